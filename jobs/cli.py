@@ -1,0 +1,93 @@
+"""The ``mnist`` command: find the command, read its configuration, run it, print its result, say how it ended.
+
+stdout carries the result (a summary for people, or one JSON object with ``--json``); logs and progress go to
+stderr. Exit codes: 0 done, 1 failed with one line ``error: ...``, 2 wrong usage. Any other end is a bug and
+shows its traceback. A command's module is imported only when it is run, so ``mnist --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from mnist_core.config import COMMANDS, CommandConfig
+from mnist_core.config_sources import load_config
+from mnist_core.errors import ConfigError, MnistError
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The command line after ``mnist``; that of the process if None.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return EXIT_DONE if words else EXIT_USAGE
+    try:
+        config = load_config(_find_command(words[0]), words[1:])
+    except ConfigError as err:
+        return _fail(err, EXIT_USAGE)
+    _set_up_logging(config.verbose)
+    module = importlib.import_module(f"jobs.{config.command}")
+    try:
+        result = module.run(config)
+        print(json.dumps(result) if config.json_output else module.render(result), flush=True)
+    except ConfigError as err:
+        return _fail(err, EXIT_USAGE)
+    except MnistError as err:
+        return _fail(err, EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader of stdout went away; point stdout elsewhere so that the interpreter's last flush is quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def _find_command(word: str) -> type[CommandConfig]:
+    commands = {cls.command: cls for cls in COMMANDS}
+    if word not in commands:
+        nearest = difflib.get_close_matches(word, commands, n=1)
+        hint = f", did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(f"unknown command {word!r}{hint} (expected one of: {', '.join(commands)})")
+    return commands[word]
+
+
+def _overview() -> str:
+    lines = [
+        "usage: mnist COMMAND [options]",
+        "",
+        "Digits on a Ray cluster: train, evaluate, publish.",
+        "",
+        "commands:",
+    ]
+    lines += [f"  {cls.command:<10} {cls.__doc__}" for cls in COMMANDS]
+    return "\n".join([*lines, "", "mnist COMMAND --help shows a command's options."])
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+def _fail(err: MnistError, code: int) -> int:
+    print(f"error: {' '.join(str(err).split())}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""One validated, frozen configuration object per command. Neither TensorFlow nor Ray is loaded here.
+
+These are plain pydantic models: ``TrainConfig(recipe="notebook", epochs=2)`` works in a notebook and in a test.
+``mnist_core.config_sources`` builds them from flags, environment and file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic_settings import CliPositionalArg
+
+from mnist_core.recipes import RECIPES
+
+DEFAULT_STORAGE: Final = "storage"
+SLUG: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+"""What a model or a run may be called: it becomes one folder name below the storage, never more."""
+
+
+def _absolute_storage(value: str) -> str:
+    """Make a storage folder absolute, since workers run in another working directory."""
+    return value if "://" in value else str(Path(value).expanduser().absolute())
+
+
+def _slug(value: str) -> str:
+    if not re.fullmatch(SLUG, value):
+        raise ValueError("a name of letters, digits, '.', '_' and '-', at most 100, the first a letter or digit")
+    return value
+
+
+def _absolute_path(value: Path) -> Path:
+    return value.expanduser().absolute()
+
+
+Storage = Annotated[str, AfterValidator(_absolute_storage)]
+Slug = Annotated[str, AfterValidator(_slug)]
+LocalPath = Annotated[Path, AfterValidator(_absolute_path)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class CommandConfig(BaseModel):
+    """What every command understands."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    command: ClassVar[str]
+    """The words that start this command after ``mnist``."""
+
+    storage: Storage = Field(
+        DEFAULT_STORAGE,
+        validate_default=True,
+        description="folder or s3://, gs:// URI that keeps runs, checkpoints and models",
+    )
+    json_output: bool = Field(False, description="print one JSON object as the last line of stdout")
+    verbose: bool = Field(False, description="let TensorFlow and Ray say what they have to say")
+
+
+class DatasetFields(BaseModel):
+    """How a dataset is named, shared by the commands that read one."""
+
+    dataset: str = Field(
+        "mnist",
+        description="mnist, fashion-mnist, uci-digits, a class folder, an .npz, or a folder with IDX files",
+    )
+    data_dir: LocalPath | None = Field(
+        None, description="folder with the named dataset's IDX files, looked at before the cache and the network"
+    )
+
+
+class TrainConfig(DatasetFields, CommandConfig):
+    """Train a digit classifier, data-parallel on Ray, evaluate it and publish it."""
+
+    command: ClassVar[str] = "train"
+
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        "storage json_output verbose data_dir model run workers threads_per_worker cpus_per_worker gpu steps_per_call "
+        "checkpoint_every_s keep_checkpoints max_failures resource_wait_s promote".split()
+    )
+    """Fields that say how a run is carried out. All others decide its result, and a resumed run must agree on them."""
+
+    recipe: Literal["notebook", "default"] = Field(
+        "default", description="named set of values below: file, environment and flags override it"
+    )
+    model: Slug = Field("mnist", description="name the trained model is published under")
+    run: Slug | None = Field(None, description="name of this run; the same name on the same storage resumes it")
+    promote: bool = Field(True, description="make the published version the current one")
+
+    workers: str = Field("1", description="number of data-parallel workers N, or MIN:MAX for an elastic run")
+    threads_per_worker: PositiveInt | None = Field(
+        None, description="TensorFlow threads of a worker (default: the machine's cores shared out)"
+    )
+    cpus_per_worker: float | None = Field(
+        None, gt=0, description="CPUs that Ray reserves for a worker (default: its threads)"
+    )
+    gpu: bool = Field(False, description="one GPU a worker, NCCL, XLA")
+    resource_wait_s: float = Field(
+        0, ge=0, description="seconds to wait for an autoscaling cluster to grow to what is asked"
+    )
+    max_failures: int = Field(3, ge=0, description="how often lost workers are replaced before the run fails")
+
+    network: Literal["convnet", "deepnet"] = Field("convnet", description="the CNN")
+    epochs: PositiveInt = Field(10, description="passes over the training split")
+    batch_size: PositiveInt = Field(128, description="global batch: images a step, over all workers")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's rate, or the peak of the schedule")
+    schedule: Literal["constant", "one-cycle"] = Field("constant", description="learning rate over the run")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (AdamW) on kernels")
+    label_smoothing: Fraction = Field(0.0, description="share of a label spread over all classes")
+    dropout: Fraction = Field(0.5, description="share of units dropped before the last layer, drawn per sample")
+    augment: Literal["none", "affine"] = Field("none", description="random distortion, drawn per sample")
+    ema_decay: Fraction = Field(0.0, description="decay of the weight average that is published; 0: no averaging")
+    precision: Literal["float32", "bfloat16", "mixed"] = Field(
+        "float32", description="mixed: bfloat16 arithmetic, float32 weights; bfloat16: both in bfloat16"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="everything random in the run follows from it")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=0.9, description="share of the training set held out for validation"
+    )
+    select: Literal["best", "last"] = Field(
+        "last", description="publish the epoch with the best validation accuracy, or the last one"
+    )
+
+    steps_per_call: PositiveInt = Field(25, description="optimizer steps in one TensorFlow call")
+    checkpoint_every_s: float = Field(30.0, gt=0, description="seconds between checkpoints within an epoch")
+    keep_checkpoints: int = Field(3, ge=2, description="how many checkpoints stay on the storage")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_recipe(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        recipe = values.get("recipe", cls.model_fields["recipe"].default)
+        return {**RECIPES.get(recipe, {}), **values}
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _check_workers(cls, value: Any) -> str:
+        match = re.fullmatch(r"([1-9]\d{0,3})(?::([1-9]\d{0,3}))?", str(value))
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise ValueError("a number of workers such as 2, or MIN:MAX such as 1:4, from 1 to 9999")
+        return str(value)
+
+    @model_validator(mode="after")
+    def _check_batch_size(self) -> TrainConfig:
+        if self.batch_size < self.max_workers:
+            raise ValueError(
+                f"--batch-size {self.batch_size} is the global batch and smaller than the {self.max_workers} workers; "
+                "give each worker at least one image a step"
+            )
+        return self
+
+    @property
+    def min_workers(self) -> int:
+        """The number of workers the run needs."""
+        return int(self.workers.split(":")[0])
+
+    @property
+    def max_workers(self) -> int:
+        """The number of workers the run can use."""
+        return int(self.workers.split(":")[-1])
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change during the run."""
+        return ":" in self.workers
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide the result, for the check that a resumed run is the same run."""
+        return {
+            name: value for name, value in self.model_dump(mode="json").items() if name not in self.EXECUTION_FIELDS
+        }
+
+
+class EvaluateConfig(DatasetFields, CommandConfig):
+    """Evaluate a published model on a labelled dataset, from exact counts."""
+
+    command: ClassVar[str] = "evaluate"
+
+    model: CliPositionalArg[str] = Field(description="NAME (its current version), NAME/VERSION, or an artifact folder")
+    split: Literal["train", "test"] = Field("test", description="which split of a dataset that has two")
+    workers: PositiveInt = Field(1, description="Ray tasks to spread the images over; 1 runs without Ray")
+    threads: PositiveInt | None = Field(None, description="threads of the engine (default: all cores)")
+    output: LocalPath | None = Field(None, description="new folder for evaluation.json, report.html and the plots")
+
+
+class DataConfig(DatasetFields, CommandConfig):
+    """List the known datasets, fetch one into the cache, or show what one holds."""
+
+    command: ClassVar[str] = "data"
+
+    action: CliPositionalArg[Literal["list", "fetch", "info"]] = Field(description="list, fetch or info")
+    name: CliPositionalArg[str | None] = Field(None, description="a dataset's name or path")
+
+
+class ModelsConfig(CommandConfig):
+    """List, show, promote, roll back and verify published models."""
+
+    command: ClassVar[str] = "models"
+
+    action: CliPositionalArg[Literal["list", "show", "promote", "rollback", "verify"]] = Field(
+        description="list, show, promote, rollback or verify"
+    )
+    target: CliPositionalArg[str | None] = Field(None, description="NAME or NAME/VERSION; a number alone means mnist/N")
+
+
+COMMANDS: Final[tuple[type[CommandConfig], ...]] = (TrainConfig, EvaluateConfig, DataConfig, ModelsConfig)
+"""Every command's configuration."""

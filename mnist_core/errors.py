@@ -1,0 +1,106 @@
+"""One tree of exceptions for the whole system.
+
+Every class carries a stable ``code`` slug for machines; the message is one line for people: what was
+received, what was expected, how to fix it. Each constructor takes that one message, because Ray pickles
+exceptions between processes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MnistError(Exception):
+    """Base class: raised when a command cannot do what was asked, for a reason its user can act on."""
+
+    code: ClassVar[str] = "error"
+
+
+class ConfigError(MnistError):
+    """Raised when a flag, environment variable or configuration file is refused (exit code 2)."""
+
+    code = "bad_config"
+
+
+class DatasetError(MnistError):
+    """Raised when a dataset's files are present but wrong: torn, of another format, or inconsistent."""
+
+    code = "bad_dataset"
+
+
+class DatasetNotFoundError(DatasetError):
+    """Raised when a dataset is neither on disk nor downloadable."""
+
+    code = "dataset_not_found"
+
+
+class ImageError(MnistError):
+    """Raised when the bytes of one image cannot be turned into a digit."""
+
+    code = "bad_image"
+
+
+class StorageError(MnistError):
+    """Raised when the storage folder or bucket refuses to be read or written."""
+
+    code = "storage_failed"
+
+
+class ObjectExistsError(StorageError):
+    """Raised when an object that must be created is already there."""
+
+    code = "object_exists"
+
+
+class ObjectNotFoundError(StorageError):
+    """Raised when an object that must be read is not there."""
+
+    code = "object_not_found"
+
+
+class CheckpointError(MnistError):
+    """Raised when a checkpoint is torn or corrupt."""
+
+    code = "bad_checkpoint"
+
+
+class ArtifactError(MnistError):
+    """Raised when a published model fails its checksums or misses a file."""
+
+    code = "bad_artifact"
+
+
+class ModelNotFoundError(MnistError):
+    """Raised when the registry has no such model or version."""
+
+    code = "model_not_found"
+
+
+class RunConflictError(MnistError):
+    """Raised when a run exists on the storage with another configuration, or is being trained right now."""
+
+    code = "run_conflict"
+
+
+class ResourcesError(MnistError):
+    """Raised when the cluster has too few CPUs or GPUs for what was asked."""
+
+    code = "too_few_resources"
+
+
+class DivergedError(MnistError):
+    """Raised when the training loss is no longer a finite number."""
+
+    code = "diverged"
+
+
+class TrainingFailedError(MnistError):
+    """Raised when the workers failed more often than ``--max-failures`` allows."""
+
+    code = "training_failed"
+
+
+class RunInterruptedError(MnistError):
+    """Raised when a run was stopped from the keyboard; it can be resumed."""
+
+    code = "interrupted"
