@@ -1,0 +1,1 @@
+"""The commands: thin files that turn a configuration into Ray jobs made of ``mnist_core`` functions."""

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from mnist_core.config import COMMANDS, CommandConfig
-from mnist_core.config_sources import load_config
+from mnist_core.config_sources import format_help, load_config
 from mnist_core.errors import ConfigError, MnistError
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -32,22 +32,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(_overview())
-        return EXIT_DONE if words else EXIT_USAGE
     try:
-        config = load_config(_find_command(words[0]), words[1:])
+        return _deliver(_answer(words))
     except ConfigError as err:
-        return _fail(err, EXIT_USAGE)
+        return _fail(str(err), EXIT_USAGE)
+    except MnistError as err:
+        return _fail(str(err), EXIT_FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_FAILED)
+
+
+def _answer(words: list[str]) -> str:
+    """What the command line asks for, as text for stdout."""
+    if words and words[0] in ("-h", "--help"):
+        return _overview()
+    cls = _find_command(words[0] if words else "")
+    if {"-h", "--help"} & set(words):
+        return format_help(cls)
+    config = load_config(cls, words[1:])
     _set_up_logging(config.verbose)
     module = importlib.import_module(f"jobs.{config.command}")
+    result = module.run(config)
+    return json.dumps(result) if config.json_output else module.render(result)
+
+
+def _deliver(text: str) -> int:
     try:
-        result = module.run(config)
-        print(json.dumps(result) if config.json_output else module.render(result), flush=True)
-    except ConfigError as err:
-        return _fail(err, EXIT_USAGE)
-    except MnistError as err:
-        return _fail(err, EXIT_FAILED)
+        print(text.rstrip(), flush=True)
     except BrokenPipeError:
         # The reader of stdout went away; point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +71,8 @@ def _find_command(word: str) -> type[CommandConfig]:
     if word not in commands:
         nearest = difflib.get_close_matches(word, commands, n=1)
         hint = f", did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(f"unknown command {word!r}{hint} (expected one of: {', '.join(commands)})")
+        received = f"unknown command {word!r}{hint}" if word else "no command"
+        raise ConfigError(f"{received} (expected one of: {', '.join(commands)})")
     return commands[word]
 
 
@@ -84,8 +96,8 @@ def _set_up_logging(verbose: bool) -> None:
     )
 
 
-def _fail(err: MnistError, code: int) -> int:
-    print(f"error: {' '.join(str(err).split())}", file=sys.stderr, flush=True)
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
 
 

@@ -22,6 +22,8 @@ SLUG: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 def _absolute_storage(value: str) -> str:
     """Make a storage folder absolute, since workers run in another working directory."""
+    if not value:
+        raise ValueError("a folder or an s3://, gs:// URI")
     return value if "://" in value else str(Path(value).expanduser().absolute())
 
 
@@ -44,7 +46,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class CommandConfig(BaseModel):
     """What every command understands."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     command: ClassVar[str]
     """The words that start this command after ``mnist``."""
@@ -76,8 +78,24 @@ class TrainConfig(DatasetFields, CommandConfig):
     command: ClassVar[str] = "train"
 
     EXECUTION_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        "storage json_output verbose data_dir model run workers threads_per_worker cpus_per_worker gpu steps_per_call "
-        "checkpoint_every_s keep_checkpoints max_failures resource_wait_s promote".split()
+        {
+            "storage",
+            "json_output",
+            "verbose",
+            "data_dir",
+            "model",
+            "run",
+            "promote",
+            "workers",
+            "threads_per_worker",
+            "cpus_per_worker",
+            "gpu",
+            "resource_wait_s",
+            "max_failures",
+            "steps_per_call",
+            "checkpoint_every_s",
+            "keep_checkpoints",
+        }
     )
     """Fields that say how a run is carried out. All others decide its result, and a resumed run must agree on them."""
 
@@ -90,10 +108,10 @@ class TrainConfig(DatasetFields, CommandConfig):
 
     workers: str = Field("1", description="number of data-parallel workers N, or MIN:MAX for an elastic run")
     threads_per_worker: PositiveInt | None = Field(
-        None, description="TensorFlow threads of a worker (default: the machine's cores shared out)"
+        None, description="TensorFlow threads of a worker; None shares out the machine's cores"
     )
     cpus_per_worker: float | None = Field(
-        None, gt=0, description="CPUs that Ray reserves for a worker (default: its threads)"
+        None, gt=0, description="CPUs that Ray reserves for a worker; None reserves one a thread"
     )
     gpu: bool = Field(False, description="one GPU a worker, NCCL, XLA")
     resource_wait_s: float = Field(
@@ -131,13 +149,14 @@ class TrainConfig(DatasetFields, CommandConfig):
     def _fill_from_recipe(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        recipe = values.get("recipe", cls.model_fields["recipe"].default)
+        # An unknown recipe of any type is left to the field's own check.
+        recipe = str(values.get("recipe", cls.model_fields["recipe"].default))
         return {**RECIPES.get(recipe, {}), **values}
 
     @field_validator("workers", mode="before")
     @classmethod
     def _check_workers(cls, value: Any) -> str:
-        match = re.fullmatch(r"([1-9]\d{0,3})(?::([1-9]\d{0,3}))?", str(value))
+        match = re.fullmatch(r"([1-9][0-9]{0,3})(?::([1-9][0-9]{0,3}))?", str(value))
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError("a number of workers such as 2, or MIN:MAX such as 1:4, from 1 to 9999")
         return str(value)
@@ -179,9 +198,11 @@ class EvaluateConfig(DatasetFields, CommandConfig):
     command: ClassVar[str] = "evaluate"
 
     model: CliPositionalArg[str] = Field(description="NAME (its current version), NAME/VERSION, or an artifact folder")
-    split: Literal["train", "test"] = Field("test", description="which split of a dataset that has two")
+    split: Literal["train", "test", "all"] = Field(
+        "test", description="which split of a dataset that has two; all: both together"
+    )
     workers: PositiveInt = Field(1, description="Ray tasks to spread the images over; 1 runs without Ray")
-    threads: PositiveInt | None = Field(None, description="threads of the engine (default: all cores)")
+    threads: PositiveInt | None = Field(None, description="threads of the engine; None takes all cores")
     output: LocalPath | None = Field(None, description="new folder for evaluation.json, report.html and the plots")
 
 

@@ -9,17 +9,28 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from argparse import ArgumentParser
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from mnist_core.config import COMMANDS, CommandConfig
 from mnist_core.errors import ConfigError
 
-ENV_PREFIX = "MNIST_"
+ENV_PREFIX: Final = "MNIST_"
+_POSITIONAL: Final = get_args(CliPositionalArg[str])[1]
 
 Config = TypeVar("Config", bound=CommandConfig)
 
@@ -35,24 +46,40 @@ def load_config(cls: type[Config], argv: Sequence[str]) -> Config:
         The validated, frozen configuration.
 
     Raises:
-        ConfigError: A flag, variable or file value is unknown or wrong; all problems in one message.
+        ConfigError: Flags, variables or file keys are unknown (all of them in one message), or, where none is,
+            values are wrong (likewise).
         SystemExit: ``--help`` was asked for and printed (code 0).
     """
-    _refuse_unknown_flags(cls, argv)
-    _refuse_unknown_variables()
+    values = _read_file(_config_path(argv))
+    problems = [
+        *_unknown(_flags_in(argv), _known_flags(cls), "unknown flag"),
+        *_unknown(_variables(), _known_variables(), "unknown environment variable"),
+        *_unknown(values, cls.model_fields, "unknown field in the --config file:"),
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+    settings_class = _settings_class(cls)
+    # Flags may stand between arguments: mnist data fetch --verbose mnist.
+    flags = CliSettingsSource[Any](settings_class, parse_args_method=ArgumentParser.parse_intermixed_args)
     try:
-        settings = CliApp.run(_settings_class(cls), cli_args=list(argv), **_read_file(cls, _config_path(argv)))
+        settings = CliApp.run(settings_class, cli_args=list(argv), cli_settings_source=flags, **values)
         return cls(**settings.model_dump(exclude={"config"}))
     except ValidationError as err:
-        raise ConfigError("; ".join(_describe(problem) for problem in err.errors())) from err
+        raise ConfigError("; ".join(_describe(problem, cls) for problem in err.errors())) from err
     except SettingsError as err:
         raise ConfigError(_argparse_message(err, cls)) from err
+
+
+def format_help(cls: type[CommandConfig]) -> str:
+    """The text of ``mnist COMMAND --help``."""
+    return CliApp.format_help(_settings_class(cls))
 
 
 def _settings_class(cls: type[Config]) -> type[BaseSettings]:
     class Settings(BaseSettings, cls):  # type: ignore[misc, valid-type]
         model_config = SettingsConfigDict(
             env_prefix=ENV_PREFIX,
+            env_ignore_empty=True,
             extra="forbid",
             cli_prog_name=f"mnist {cls.command}",
             cli_kebab_case=True,
@@ -66,10 +93,15 @@ def _settings_class(cls: type[Config]) -> type[BaseSettings]:
 
         @classmethod
         def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+            cls,
+            settings_cls: type[BaseSettings],  # noqa: ARG003
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             # pydantic-settings puts the flags in front; init_settings holds what the file says.
-            return sources["env_settings"], sources["init_settings"]
+            return env_settings, init_settings
 
     Settings.__doc__ = cls.__doc__
     return Settings
@@ -86,7 +118,7 @@ def _config_path(argv: Sequence[str]) -> Path | None:
     return Path(from_environment) if from_environment else None
 
 
-def _read_file(cls: type[CommandConfig], path: Path | None) -> dict[str, Any]:
+def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
@@ -95,46 +127,58 @@ def _read_file(cls: type[CommandConfig], path: Path | None) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: cannot be read ({err.strerror})") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"--config {path}: expected a TOML file of 'field = value' lines, found: {err}") from err
-    values = {key.replace("-", "_"): value for key, value in values.items()}
-    _refuse_unknown(values, cls.model_fields, f"--config {path}: unknown field")
-    return values
+    return {key.replace("-", "_"): value for key, value in values.items()}
 
 
-def _refuse_unknown_flags(cls: type[CommandConfig], argv: Sequence[str]) -> None:
-    known = {"--help", "--config", "--json", "--no-json"}
+def _flags_in(argv: Sequence[str]) -> list[str]:
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    return [word.split("=")[0] for word in words if word.startswith("--")]
+
+
+def _known_flags(cls: type[CommandConfig]) -> set[str]:
+    flags = {"--help", "--config", "--json", "--no-json"}
     for name, field in cls.model_fields.items():
-        flag = name.replace("_", "-")
-        known |= {f"--{flag}", f"--no-{flag}"} if field.annotation is bool else {f"--{flag}"}
-    words = list(argv[: argv.index("--")] if "--" in argv else argv)
-    _refuse_unknown((word.split("=")[0] for word in words if word.startswith("--")), known, "unknown flag")
+        flags.add(_spell(cls, name))
+        if field.annotation is bool:
+            flags.add(_spell(cls, name).replace("--", "--no-", 1))
+    return flags
 
 
-def _refuse_unknown_variables() -> None:
-    known = {ENV_PREFIX + name.upper() for cls in COMMANDS for name in cls.model_fields} | {ENV_PREFIX + "CONFIG"}
-    variables = sorted(name for name in os.environ if name.startswith(ENV_PREFIX))
-    _refuse_unknown(variables, known, "unknown environment variable")
+def _variables() -> list[str]:
+    # In upper case, since pydantic-settings reads them in any.
+    return sorted(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
 
 
-def _refuse_unknown(received: Iterable[str], known: Collection[str], what: str) -> None:
+def _known_variables() -> set[str]:
+    # One environment serves all commands, so a variable that another command understands is no mistake.
+    return {ENV_PREFIX + name.upper() for cls in COMMANDS for name in cls.model_fields} | {ENV_PREFIX + "CONFIG"}
+
+
+def _unknown(received: Iterable[str], known: Collection[str], what: str) -> list[str]:
     problems = []
     for name in received:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            nearest = difflib.get_close_matches(name, known, n=1)
             problems.append(f"{what} {name}" + (f", did you mean {nearest[0]}?" if nearest else ""))
-    if problems:
-        raise ConfigError("; ".join(problems))
+    return problems
 
 
-def _describe(problem: Any) -> str:
+def _spell(cls: type[CommandConfig], name: str) -> str:
+    """A field as its user writes it: ``--flag``, or ``ARGUMENT`` where it is given by position."""
+    if _POSITIONAL in cls.model_fields[name].metadata:
+        return name.upper()
+    return "--" + name.replace("_", "-")
+
+
+def _describe(problem: ErrorDetails, cls: type[CommandConfig]) -> str:
     """One problem found by pydantic as ``--flag: received X, expected Y``."""
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not problem["loc"]:
-        return str(message)
-    flag = "--" + str(problem["loc"][0]).replace("_", "-")
+        return message
+    name = _spell(cls, str(problem["loc"][0]))
     if problem["type"] == "missing":
-        return f"{flag.removeprefix('--')}: missing"
-    expected = message.removeprefix("Input should be ")
-    return f"{flag}: received {problem['input']!r}, expected {expected}"
+        return f"{name}: missing"
+    return f"{name}: received {problem['input']!r}, expected {message}"
 
 
 def _argparse_message(err: SettingsError, cls: type[CommandConfig]) -> str:

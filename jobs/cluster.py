@@ -1,0 +1,123 @@
+"""The Ray cluster a command runs on: join or start it, and find out whether it has what the command needs."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mnist_core.config import TrainConfig
+from mnist_core.errors import ResourcesError
+
+POLL_S = 1.0
+
+
+@contextmanager
+def ray_session(*, verbose: bool) -> Iterator[Any]:
+    """Use the Ray that this process is connected to, else the one at RAY_ADDRESS, else one of our own for a while.
+
+    Args:
+        verbose: Let Ray say what it has to say.
+
+    Yields:
+        The ``ray`` module, connected.
+
+    Raises:
+        ResourcesError: No cluster answers at RAY_ADDRESS.
+    """
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        # What Ray does anyway, after a warning: whoever wants to talk to our Ray needs the token in the home folder.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default" if verbose else "ignore")
+            level = "info" if verbose else "error"
+            ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level)
+    except ConnectionError as err:
+        raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address}; start one or unset it") from err
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class WorkerShape:
+    """What one training worker gets: TensorFlow threads, and the CPUs and GPUs that Ray reserves."""
+
+    threads: int
+    cpus: float
+    gpus: int
+
+
+def shape_workers(config: TrainConfig, nodes: Sequence[dict[str, float]]) -> WorkerShape:
+    """Decide what each worker gets.
+
+    Args:
+        config: What was asked for; without ``--threads-per-worker`` the CPUs are shared out.
+        nodes: Resources of each node, such as ``{"CPU": 8.0, "GPU": 1.0}``.
+
+    Returns:
+        The shape; without ``--threads-per-worker`` the largest with which all workers fit, at least one thread.
+    """
+    threads = config.threads_per_worker
+    if threads is None:
+        sizes = range(int(max((node.get("CPU", 0) for node in nodes), default=0)), 1, -1)
+        fitting = (size for size in sizes if places(nodes, size, config.gpu) >= config.max_workers)
+        threads = next(fitting, 1)
+    return WorkerShape(threads, config.cpus_per_worker or threads, int(config.gpu))
+
+
+def places(nodes: Sequence[dict[str, float]], cpus: float, gpus: int) -> int:
+    """How many workers of a size the nodes can hold; a worker never spans nodes."""
+    return sum(
+        int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else float("inf"))) for node in nodes
+    )
+
+
+def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
+    """Make sure that the cluster can hold the workers now, or after ``--resource-wait-s``.
+
+    Returns:
+        What each worker gets.
+
+    Raises:
+        ResourcesError: It cannot; says what was asked and what there is.
+    """
+    deadline = time.monotonic() + config.resource_wait_s
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        free = ray.available_resources()
+        shape = shape_workers(config, nodes)
+        needed_cpus, needed_gpus = config.min_workers * shape.cpus, config.min_workers * shape.gpus
+        enough = free.get("CPU", 0) >= needed_cpus and free.get("GPU", 0) >= needed_gpus
+        if enough and places(nodes, shape.cpus, shape.gpus) >= config.min_workers:
+            return shape
+        if time.monotonic() >= deadline:
+            break
+        _ask_for_nodes(config.min_workers, shape)
+        time.sleep(POLL_S)
+    has = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
+    raise ResourcesError(
+        f"asked for {config.min_workers} workers of {shape.cpus:g} CPUs and {shape.gpus} GPUs each; the cluster's nodes "
+        f"have {has}, of which {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free: "
+        "ask for fewer --workers or a smaller --cpus-per-worker, or let an autoscaling cluster grow (--resource-wait-s)"
+    )
+
+
+def _ask_for_nodes(num_workers: int, shape: WorkerShape) -> None:
+    """Tell the autoscaler what is needed; a cluster without one takes no notice."""
+    from ray.autoscaler.sdk import request_resources
+
+    bundle: dict[str, float] = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
+    request_resources(bundles=[bundle] * num_workers)

@@ -1,0 +1,229 @@
+"""``mnist evaluate``: a published model on a labelled dataset, in this process or spread over Ray tasks.
+
+The tasks send counts, which add up to the same result whatever the number of tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.cluster import ray_session
+from mnist_core.artifact import Manifest
+from mnist_core.config import EvaluateConfig
+from mnist_core.datasets import Dataset, Split, load_dataset
+from mnist_core.errors import ConfigError, MnistError, ResourcesError, StorageError
+from mnist_core.evaluation import Counts, Evaluation, count_predictions
+from mnist_core.predictor import Predictor
+from mnist_core.registry import open_model
+from mnist_core.report import evaluation_files
+from mnist_core.storage import open_storage
+
+Probabilities = npt.NDArray[np.float32]
+Part = tuple[Counts, Probabilities]
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Carry the command out.
+
+    Args:
+        config: Its configuration.
+
+    Returns:
+        A JSON object: ``model``, ``version``, ``dataset`` (``name``, ``split``, ``sha256``), all of
+        ``Evaluation.to_dict``, ``seconds`` from images to probabilities (of Ray tasks with the start of their
+        processes), ``images_per_second`` and ``output`` (a folder, or None).
+
+    Raises:
+        ConfigError: The output folder is in use.
+        ArtifactError: The model is broken.
+        ModelNotFoundError: There is no such model.
+        DatasetError: The dataset is missing or wrong.
+        ResourcesError: Ray cannot be reached, or has no machine with as many CPUs as ``--threads``.
+        StorageError: The storage cannot be read, or the output cannot be written.
+    """
+    if config.output:
+        _refuse_used(config.output)
+    artifact = open_model(open_storage(config.storage), config.model)
+    dataset = load_dataset(config.dataset, config.data_dir)
+    split, data = _choose_split(dataset, config.split)
+    model = artifact.files.get("model.tflite", b"")
+    evaluate = _evaluate_on_ray if config.workers > 1 else _evaluate_here
+    parts, seconds = evaluate(model, data, config)
+    evaluation = sum((counts for counts, _ in parts), start=Counts()).evaluate()
+    probabilities = np.concatenate([shard for _, shard in parts])
+    facts = {"name": dataset.name, "split": split, "sha256": dataset.sha256}
+    if config.output:
+        files = _make_files(config, artifact.manifest, facts, data, evaluation, probabilities)
+        _write_folder(config.output, files)
+    return {
+        "model": artifact.manifest.name,
+        "version": artifact.manifest.version,
+        "dataset": facts,
+        **evaluation.to_dict(),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(evaluation.count / seconds),
+        "output": str(config.output) if config.output else None,
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """Put a result of ``run`` in words for a terminal."""
+    dataset = result["dataset"]
+    lines = [
+        f"{result['model']}/{result['version']} on {dataset['name']} ({dataset['split']})",
+        f"accuracy {result['accuracy']:.2%} ({result['correct']:,} of {result['count']:,} right), "
+        f"loss {result['loss']:.4f}, calibration error {result['ece']:.2%}",
+        "",
+        "digit  images  precision   recall       F1   most often taken for",
+    ]
+    lines += [
+        f"{row['digit']:>5}  {row['support']:>6,}  {row['precision']:>9.2%}  {row['recall']:>7.2%}  {row['f1']:>7.2%}"
+        f"   {_describe_mistakes(row['digit'], result['confusion'][row['digit']])}".rstrip()
+        for row in result["per_class"]
+    ]
+    lines += ["", f"{result['seconds']:.2f} s, {result['images_per_second']:,} images/s"]
+    if result["output"]:
+        lines.append(f"report: {result['output']}/report.html")
+    return "\n".join(lines)
+
+
+def evaluate_shard(
+    model: bytes, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], threads: int | None
+) -> Part:
+    """Evaluate a share of the images; runs as a Ray task.
+
+    Args:
+        model: Content of a ``model.tflite``.
+        images: uint8 (N, 28, 28); N may be 0.
+        labels: uint8 (N,).
+        threads: Threads of the engine; None takes all cores.
+
+    Returns:
+        The counts, and the probabilities: float32 (N, 10).
+    """
+    probabilities = Predictor(model, threads).predict(images)
+    return count_predictions(probabilities, labels), probabilities
+
+
+def _choose_split(dataset: Dataset, split: str) -> tuple[str, Split]:
+    """The split asked for and its name; a dataset that has but one is used whole."""
+    train, test = dataset.train, dataset.test
+    if split == "all" or not len(test):
+        images, labels = np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels])
+        return "all", Split(images, labels)
+    return split, train if split == "train" else test
+
+
+def _evaluate_here(model: bytes, data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
+    with _native_stderr(shown=config.verbose):
+        started = time.perf_counter()
+        part = evaluate_shard(model, data.images, data.labels, config.threads)
+        return [part], time.perf_counter() - started
+
+
+def _evaluate_on_ray(model: bytes, data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
+    threads = config.threads or 1
+    shards = zip(np.array_split(data.images, config.workers), np.array_split(data.labels, config.workers), strict=True)
+    with ray_session(verbose=config.verbose) as ray:
+        widest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        if config.threads and threads > widest:
+            raise ResourcesError(f"--threads {threads}: the largest machine of the cluster has {widest:g} CPUs")
+        started = time.perf_counter()
+        task, reference = ray.remote(evaluate_shard).options(num_cpus=threads), ray.put(model)
+        try:
+            parts = ray.get([task.remote(reference, images, labels, threads) for images, labels in shards])
+        except ray.exceptions.RayTaskError as err:
+            if isinstance(err.cause, MnistError):
+                raise err.cause from err  # one line, where Ray's own text holds a traceback
+            raise
+        return parts, time.perf_counter() - started
+
+
+@contextmanager
+def _native_stderr(*, shown: bool) -> Iterator[None]:
+    """Keep quiet what the engine's C++ writes to stderr past Python; it has no switch for its one line of news."""
+    if shown:
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _make_files(
+    config: EvaluateConfig,
+    manifest: Manifest,
+    facts: Mapping[str, Any],
+    data: Split,
+    evaluation: Evaluation,
+    probabilities: Probabilities,
+) -> dict[str, bytes]:
+    model = f"{manifest.name}/{manifest.version}"
+    tables = {
+        "Model": {"name": model, "published": manifest.created_at, "run": manifest.run_id},
+        "Evaluated on": facts,
+        "Trained on": manifest.dataset,
+        "Training configuration": manifest.config,
+        "Libraries at training": manifest.libraries,
+    }
+    return evaluation_files(
+        evaluation,
+        data.images,
+        data.labels,
+        probabilities,
+        model=model,
+        dataset=facts,
+        tables=tables,
+        command=_command(config),
+    )
+
+
+def _command(config: EvaluateConfig) -> str:
+    words = ["mnist", "evaluate", config.model, "--storage", config.storage, "--dataset", config.dataset]
+    words += ["--split", config.split] + (["--data-dir", str(config.data_dir)] if config.data_dir else [])
+    return shlex.join(words)
+
+
+def _describe_mistakes(digit: int, row: list[int]) -> str:
+    mistakes = Counter({guess: count for guess, count in enumerate(row) if count and guess != digit})
+    return ", ".join(f"{guess} ({count})" for guess, count in mistakes.most_common(3))
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise ConfigError(f"--output {folder}: exists and is not an empty folder; name a new one")
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files aside and then move them into place in one step."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        for name, content in files.items():
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            (aside / name).write_bytes(content)
+        _refuse_used(folder)
+        aside.replace(folder)
+    except OSError as err:
+        raise StorageError(f"--output {folder}: cannot be written ({err.strerror}); name another folder") from err
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""The end of a training run: export, measure on the test set, publish, record. Runs once, on the first worker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+from dataclasses import asdict
+from typing import Any
+
+from jobs.train_worker import peak_memory_bytes
+from mnist_core.artifact import publish_artifact
+from mnist_core.checkpoints import Checkpoint
+from mnist_core.config import TrainConfig
+from mnist_core.datasets import Split
+from mnist_core.evaluation import evaluate_model
+from mnist_core.export import export_model
+from mnist_core.predictor import Predictor
+from mnist_core.registry import promote
+from mnist_core.report import evaluation_files
+from mnist_core.runs import Run, StatusBoard
+from mnist_core.trainer import Trainer
+
+LIBRARIES = ("ai-edge-litert", "keras", "numpy", "ray", "tensorflow")
+
+
+def publish_run(
+    payload: dict[str, Any],
+    config: TrainConfig,
+    run: Run,
+    trainer: Trainer,
+    final: Checkpoint,
+    test: Split,
+    board: StatusBoard,
+) -> None:
+    """Publish what a run has learned.
+
+    The test set is read here, once, by the published form of the model through the Predictor that will serve it. Doing
+    all of this again after a crash publishes nothing twice: a run has one artifact.
+
+    Args:
+        payload: What the worker was given.
+        config: The run's configuration.
+        run: Where the result is recorded.
+        trainer: Holds the network.
+        final: The finished progress, and the weights to publish as ``selected``.
+        test: The test split.
+        board: Where to say how it goes.
+    """
+    board.enter("publishing")
+    model = export_model(trainer.load_network(final.arrays["selected"]))
+    evaluation, probabilities = evaluate_model(Predictor(model["model.tflite"], payload["threads"]), test.images, test.labels)
+    history = [asdict(report) for report in final.progress.history]
+    best = final.progress.best
+    published = best if config.select == "best" else final.progress.history[-1]
+    settings = {**config.identity(), "run": run.name}
+    libraries = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+    measured = {
+        "validation": {"accuracy": published.validation_accuracy, "loss": published.validation_loss},
+        "test": {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "count": evaluation.count},
+    }
+    files = evaluation_files(
+        evaluation,
+        test.images,
+        test.labels,
+        probabilities,
+        model=config.model,
+        dataset={**payload["dataset"], "split": "test"},
+        tables={"Configuration": settings, "Dataset": payload["dataset"], "Libraries": libraries},
+        command=_command(config),
+        history=history,
+        best_epoch=published.epoch,
+    )
+    manifest = publish_artifact(
+        run.storage,
+        config.model,
+        {**model, **files},
+        run_id=payload["run_id"],
+        config=settings,
+        dataset=payload["dataset"],
+        metrics={**measured, "expected_calibration_error": evaluation.ece},
+        libraries=libraries,
+    )
+    if config.promote:
+        promote(run.storage, config.model, manifest.version)
+    marks = board.marks
+    seconds = sum(report.seconds for report in final.progress.history)
+    run.write_result(
+        {
+            "model": config.model,
+            "version": manifest.version,
+            "artifact": run.storage.path(f"models/{config.model}/{manifest.version}"),
+            "run": run.name,
+            "workers": trainer.share.world_size,
+            "epochs": config.epochs,
+            "dataset": payload["dataset"],
+            "train_seconds": round(seconds, 3),
+            "startup_seconds": round(marks["first_step"] - marks["command"], 3),
+            "marks": marks,
+            "images_per_second": round(payload["dataset"]["train"] * config.epochs / seconds, 1),
+            "peak_memory_bytes": peak_memory_bytes(),
+            **measured,
+            "best_epoch": best.epoch,
+            "published_epoch": published.epoch,
+            "promoted": config.promote,
+        }
+    )
+    board.enter("done")
+
+
+def _command(config: TrainConfig) -> str:
+    """The shortest command line that trains this model again."""
+    default = TrainConfig(recipe=config.recipe)
+    words = ["mnist", "train", "--recipe", config.recipe]
+    for name, value in config.identity().items():
+        if name != "recipe" and value != getattr(default, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)

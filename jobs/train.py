@@ -1,0 +1,174 @@
+"""``mnist train``: load the dataset, start the workers, watch them, and say what the run came to.
+
+The driver loads neither TensorFlow nor Keras. It may be killed at any moment: the same command goes on from the last
+checkpoint on the storage.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from jobs.cluster import WorkerShape, find_places, ray_session
+from jobs.watch import Watcher
+from mnist_core.config import TrainConfig
+from mnist_core.datasets import Dataset, Split, load_dataset
+from mnist_core.errors import DatasetError, MnistError, TrainingFailedError
+from mnist_core.runs import Run, refuse_unfinished
+from mnist_core.storage import open_storage
+from mnist_core.training import hold_out
+
+TEST_FRACTION = 1 / 6
+"""Share held out as a test set from a dataset that has one split only."""
+
+
+def run(config: TrainConfig) -> dict[str, Any]:
+    """Train, evaluate and publish; go on with a run that exists.
+
+    Args:
+        config: What to train, and how.
+
+    Returns:
+        The run's result, see ``jobs.publish``; ``already_finished`` tells that there was nothing left to do.
+
+    Raises:
+        DatasetError: The dataset is missing or wrong.
+        RunConflictError: The run exists with another configuration.
+        ResourcesError: The cluster is too small.
+        DivergedError: The loss is not finite.
+        RunInterruptedError: Ctrl-C; the run can be resumed.
+        TrainingFailedError: Workers failed too often.
+        StorageError: The storage cannot be read or written.
+    """
+    marks = {"command": time.time()}
+    this_run = Run(open_storage(config.storage), config.run or _new_name(config))
+    finished = this_run.result()
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(_load, config)  # while Ray starts
+        if finished is not None or this_run.exists():
+            this_run.claim(_identity(config, loading.result()[1]))  # refuses another configuration, before Ray starts
+        if finished is not None:
+            return {**finished, "already_finished": True}
+        with ray_session(verbose=config.verbose) as ray:
+            marks["ray"] = time.time()
+            splits, facts = loading.result()
+            shape = find_places(ray, config)
+            payload = {
+                "config": config.model_dump(mode="json"),
+                "run": this_run.name,
+                "run_id": this_run.claim(_identity(config, facts)),
+                "threads": shape.threads,
+                "dataset": facts,
+                "splits": ray.put(splits),
+                "marks": marks,
+            }
+            watcher = Watcher(this_run, config, facts, marks["command"])
+            watcher.follow(_start_workers(payload, config, shape, this_run))
+    result = this_run.result()
+    if result is None:
+        refuse_unfinished(this_run)
+        raise TrainingFailedError(f"run {this_run.name} ended without a result; run the same command again")
+    return {**result, "already_finished": False}
+
+
+def render(result: dict[str, Any]) -> str:
+    """Put a result of ``run`` in words for a terminal."""
+    test, validation, dataset = result["test"], result["validation"], result["dataset"]
+    done = "was finished before, nothing done" if result["already_finished"] else "is finished"
+    return "\n".join(
+        [
+            f"run {result['run']} {done}: {result['model']}/{result['version']}"
+            + (" is the current model" if result["promoted"] else " is published, not promoted"),
+            f"test        accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}, {test['count']:,} images of {dataset['name']}",
+            f"validation  accuracy {validation['accuracy']:.2%}, loss {validation['loss']:.4f}, "
+            f"epoch {result['published_epoch']} of {result['epochs']} (best: {result['best_epoch']})",
+            f"trained in  {result['train_seconds']:,.0f} s by {result['workers']} workers, "
+            f"{result['images_per_second']:,.0f} img/s, first step after {result['startup_seconds']:.1f} s",
+            f"report      {result['artifact']}/report.html",
+        ]
+    )
+
+
+def _new_name(config: TrainConfig) -> str:
+    return f"{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def _load(config: TrainConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    """Load the splits, and what is to be recorded of them."""
+    dataset = load_dataset(config.dataset, config.data_dir)
+    training, test = dataset.train, dataset.test
+    if not len(test):
+        training, test = hold_out(training, TEST_FRACTION, config.seed, draw=1)
+    training, validation = hold_out(training, config.validation_fraction, config.seed)
+    if not len(training):
+        raise DatasetError(f"{dataset.source}: {len(dataset.train)} images are too few to train on; expected at least 3")
+    return {"train": training, "validation": validation, "test": test}, _facts(dataset, training, validation, test)
+
+
+def _facts(dataset: Dataset, training: Split, validation: Split, test: Split) -> dict[str, Any]:
+    counts = {"train": len(training), "validation": len(validation), "test": len(test)}
+    return {"name": dataset.name, "source": dataset.source, "sha256": dataset.sha256, **counts}
+
+
+def _identity(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the result: the dataset by its content, wherever it was found."""
+    return {**config.identity(), "dataset_sha256": facts["sha256"]}
+
+
+def _start_workers(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Future[None]:
+    """Start Ray's trainer in a thread, so that the main thread can watch, and hear Ctrl-C."""
+    done: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            _trainer(payload, config, shape, this_run).fit()
+            done.set_result(None)
+        except BaseException as err:  # whatever it is, the watching thread raises it
+            done.set_exception(_explain(err, this_run))
+
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    return done
+
+
+def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    from jobs.tensorflow_trainer import KerasTrainer
+    from jobs.train_worker import train_worker
+
+    workers = (config.min_workers, config.max_workers) if config.elastic else config.max_workers
+    resources = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
+    return KerasTrainer(
+        train_worker,
+        payload,
+        scaling=ScalingConfig(num_workers=workers, use_gpu=config.gpu, resources_per_worker=resources),
+        run=RunConfig(
+            # A name of its own for every attempt: Ray would take a known one for its own run to resume. Ours is
+            # resumed from our checkpoints, which survive a driver that is killed while it writes.
+            name=f"{this_run.name}-{secrets.token_hex(4)}",
+            storage_path=config.storage + "/ray",
+            failure_config=FailureConfig(max_failures=config.max_failures, controller_failure_limit=0),
+        ),
+    )
+
+
+def _explain(err: BaseException, this_run: Run) -> BaseException:
+    """Find the reason in what Ray raises: an error of ours as it is, else the first worker's in one line."""
+    from ray.train import TrainingFailedError as RayTrainingFailedError
+
+    if not isinstance(err, RayTrainingFailedError):
+        return err
+    failures = getattr(err, "worker_failures", {})
+    causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in sorted(failures.items())}
+    for cause in causes.values():
+        if isinstance(cause, MnistError):
+            return cause
+    reason = next((f"worker {rank}: {type(cause).__name__}: {cause}" for rank, cause in causes.items()), str(err))
+    first_lines = " ".join(reason.split())[:500]
+    return TrainingFailedError(
+        f"the workers failed more often than --max-failures allows, last {first_lines}; "
+        f"the checkpoints stay: go on with --run {this_run.name}"
+    )

@@ -1,0 +1,231 @@
+"""The training step of one worker: gradients of its share, one all-reduce, one update. No Ray in here.
+
+All trainable weights are one flat vector, and so are Adam's moments and the weight average. One step therefore
+exchanges one vector, the optimizer is a dozen operations however many layers there are, and a checkpoint is four
+arrays. The strategy decides whether "all workers" is one process or many.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from mnist_core.batches import Share, Steps, padded_rows
+from mnist_core.config import TrainConfig
+from mnist_core.datasets import Split
+from mnist_core.model import IMAGE_SIDE, build_training_network
+
+BETA_1: Final = 0.9
+BETA_2: Final = 0.999
+EPSILON: Final = 1e-7
+"""Adam's constants as Keras sets them (Kingma and Ba, "Adam", ICLR 2015)."""
+
+EVALUATION_BATCH: Final = 1000
+STATE_NAMES: Final = ("weights", "first_moment", "second_moment", "average")
+
+
+class Trainer:
+    """Weights, optimizer and step of one worker.
+
+    Args:
+        config: What decides the result; see ``TrainConfig``.
+        strategy: The distribution strategy, already connected; the default strategy for one process.
+        share: This worker's part of every global batch.
+    """
+
+    def __init__(self, config: TrainConfig, strategy: tf.distribute.Strategy, share: Share) -> None:
+        self.config = config
+        self.share = share
+        self._strategy = strategy
+        self.network = build_training_network(
+            config.network, dropout=config.dropout, precision=config.precision, seed=config.seed
+        )
+        self._shapes = [tuple(variable.shape) for variable in self.network.trainable_variables]
+        weights = np.concatenate(
+            [variable.numpy().astype(np.float32).ravel() for variable in self.network.trainable_variables]
+        )
+        self._decayed = np.concatenate([np.full(np.prod(shape), len(shape) > 1, np.float32) for shape in self._shapes])
+        with strategy.scope():
+            self._weights = tf.Variable(weights, name="weights")
+            self._first_moment = tf.Variable(np.zeros_like(weights), name="first_moment")
+            self._second_moment = tf.Variable(np.zeros_like(weights), name="second_moment")
+            self._average = tf.Variable(weights, name="average")
+        self._gradients = tf.function(self._local_gradients, jit_compile=config.gpu or None)
+        self._run = tf.function(self._run_steps, input_signature=self._steps_signature())
+        self._evaluate = tf.function(self._count)
+        self._sum = tf.function(lambda values: strategy.run(_sum_over_replicas, args=(values,)))
+
+    def run(self, steps: Steps, rates: npt.NDArray[np.float32], first_step: int) -> npt.NDArray[np.float32]:
+        """Take several optimizer steps.
+
+        Args:
+            steps: This worker's input, S steps.
+            rates: Learning rate of each step, float32 (S,).
+            first_step: Optimizer steps taken before in this run.
+
+        Returns:
+            float32 (S, 2): mean loss and number of right answers of each global batch.
+        """
+        results = self._run(
+            steps.images, steps.labels, steps.weights, steps.keys, steps.transforms, rates, tf.constant(first_step)
+        )
+        return np.asarray(results)
+
+    def evaluate(self, data: Split) -> tuple[int, float]:
+        """Count right answers and sum the loss over a split, spread over all workers.
+
+        Returns:
+            Number of right answers, and the loss summed over the samples (cross-entropy, without label smoothing).
+        """
+        totals = np.zeros(2)
+        for positions in padded_rows(len(data), EVALUATION_BATCH, self.share):
+            real = positions >= 0
+            samples = np.where(real, positions, 0)
+            images, labels = data.images[samples], data.labels[samples].astype(np.int32)
+            totals += self._evaluate(images, labels, real.astype(np.float32)).numpy()
+        correct, loss = self._sum_over_workers(totals)
+        return round(correct), loss
+
+    def state(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Copy all that the next step depends on: weights, moments and average, each float32 (parameters,)."""
+        variables = (self._weights, self._first_moment, self._second_moment, self._average)
+        return {name: variable.numpy() for name, variable in zip(STATE_NAMES, variables, strict=True)}
+
+    def load_state(self, state: dict[str, npt.NDArray[np.float32]]) -> None:
+        """Take over a state that ``state`` returned."""
+        variables = (self._weights, self._first_moment, self._second_moment, self._average)
+        for name, variable in zip(STATE_NAMES, variables, strict=True):
+            variable.assign(state[name])
+
+    def result_weights(self) -> npt.NDArray[np.float32]:
+        """The weights to evaluate and to publish: the average if the recipe keeps one, else the last: (parameters,)."""
+        return np.asarray(self._result_variable().numpy())
+
+    def load_network(self, weights: npt.NDArray[np.float32]) -> keras.Model:
+        """Put a flat weight vector into the network and return it."""
+        for variable, value in zip(
+            self.network.trainable_variables, self._unflatten(tf.constant(weights)), strict=True
+        ):
+            variable.assign(value)
+        return self.network
+
+    def _steps_signature(self) -> list[tf.TensorSpec]:
+        """Any number of steps a call without tracing again: images, labels, weights, keys, transforms, rates, step."""
+        rows = self.share.rows(self.config.batch_size)
+        num_transforms = 8 if self.config.augment == "affine" else 0
+        return [
+            tf.TensorSpec((None, rows, IMAGE_SIDE, IMAGE_SIDE), tf.uint8),
+            tf.TensorSpec((None, rows), tf.int32),
+            tf.TensorSpec((None, rows), tf.float32),
+            tf.TensorSpec((None, rows), tf.uint32),
+            tf.TensorSpec((None, rows, num_transforms), tf.float32),
+            tf.TensorSpec((None,), tf.float32),
+            tf.TensorSpec((), tf.int32),
+        ]
+
+    def _result_variable(self) -> tf.Variable:
+        return self._average if self.config.ema_decay else self._weights
+
+    def _unflatten(self, weights: tf.Tensor) -> list[tf.Tensor]:
+        parts = tf.split(weights, [int(np.prod(shape)) for shape in self._shapes])
+        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
+        outputs, _ = self.network.stateless_call(self._unflatten(weights), [], [images, keys], training=training)
+        return outputs
+
+    def _local_gradients(
+        self, weights: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """This worker's term of the gradient of the global batch's mean loss, and of (loss, right answers)."""
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            logits = self._logits(weights, images, keys, training=True)
+            smoothing = self.config.label_smoothing
+            targets = tf.one_hot(labels, logits.shape[-1]) * (1 - smoothing) + smoothing / logits.shape[-1]
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            loss = tf.reduce_sum(losses * sample_weights)
+        return tape.gradient(loss, weights), tf.stack([loss, _count_right(logits, labels, sample_weights)])
+
+    def _run_steps(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        sample_weights: tf.Tensor,
+        keys: tf.Tensor,
+        transforms: tf.Tensor,
+        rates: tf.Tensor,
+        first_step: tf.Tensor,
+    ) -> tf.Tensor:
+        num_steps = tf.shape(rates)[0]
+        metrics = tf.TensorArray(tf.float32, size=num_steps, element_shape=(2,))
+        for step in tf.range(num_steps):
+            gradient, metric = self._strategy.run(
+                self._replica_step,
+                args=(images[step], labels[step], sample_weights[step], keys[step], transforms[step]),
+            )
+            self._update(gradient, rates[step], tf.cast(first_step + step + 1, tf.float32))
+            metrics = metrics.write(step, metric)
+        return self._strategy.run(_sum_over_replicas, args=(metrics.stack(),))
+
+    def _replica_step(
+        self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor, transforms: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = tf.cast(images, tf.float32)[..., None]
+        if transforms.shape[-1]:
+            pixels = _transform(pixels, transforms)
+        gradient, metric = self._gradients(tf.identity(self._weights), pixels, labels, sample_weights, keys)
+        if self.config.precision == "bfloat16":
+            return tf.cast(_sum_over_replicas(tf.cast(gradient, tf.bfloat16)), tf.float32), metric
+        return _sum_over_replicas(gradient), metric
+
+    def _update(self, gradient: tf.Tensor, rate: tf.Tensor, step: tf.Tensor) -> None:
+        """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), then the weight average."""
+        self._first_moment.assign_add((gradient - self._first_moment) * (1 - BETA_1))
+        self._second_moment.assign_add((tf.square(gradient) - self._second_moment) * (1 - BETA_2))
+        correction = tf.sqrt(1 - tf.pow(BETA_2, step)) / (1 - tf.pow(BETA_1, step))
+        change = rate * correction * self._first_moment / (tf.sqrt(self._second_moment) + EPSILON)
+        if self.config.weight_decay:
+            change += rate * self.config.weight_decay * self._decayed * self._weights
+        self._weights.assign_sub(change)
+        if self.config.ema_decay:
+            # The average follows closely at first: it must not remember the initial weights.
+            decay = tf.minimum(self.config.ema_decay, (1 + step) / (10 + step))
+            self._average.assign_add((self._weights - self._average) * (1 - decay))
+
+    def _count(self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor) -> tf.Tensor:
+        keys = tf.zeros_like(labels, tf.uint32)
+        weights = tf.identity(self._result_variable())
+        logits = self._logits(weights, tf.cast(images, tf.float32)[..., None], keys, training=False)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        return tf.stack([_count_right(logits, labels, sample_weights), tf.reduce_sum(losses * sample_weights)])
+
+    def _sum_over_workers(self, values: npt.NDArray[Any]) -> list[float]:
+        return [float(value) for value in self._sum(tf.constant(values, tf.float32)).numpy()]
+
+
+def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    # The strategy asks a tensor for its device, and one from outside strategy.run has none: hence the identity.
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+
+def _count_right(logits: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor) -> tf.Tensor:
+    """Count right answers among the rows that are not padding."""
+    right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
+    return tf.reduce_sum(tf.cast(tf.logical_and(right, sample_weights > 0), tf.float32))
+
+
+def _transform(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
+    """Resample each image through its own affine map; what comes from outside the image is black."""
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms,
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
