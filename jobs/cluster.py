@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mnist_core.config import TrainConfig
@@ -46,7 +48,11 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
     except ConnectionError as err:
         raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address}; start one or unset it") from err
     try:
-        yield ray
+        with ExitStack() as stack:
+            # Ray prints news of lost workers on stdout, which is for results.
+            elsewhere = sys.stderr if verbose else stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(elsewhere))
+            yield ray
     finally:
         ray.shutdown()
 

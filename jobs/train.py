@@ -148,8 +148,8 @@ def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, t
         run=RunConfig(
             # A name of its own for every attempt: Ray would take a known one for its own run to resume. Ours is
             # resumed from our checkpoints, which survive a driver that is killed while it writes.
-            name=f"{this_run.name}-{secrets.token_hex(4)}",
-            storage_path=config.storage + "/ray",
+            name=f"ray-{secrets.token_hex(4)}",
+            storage_path=this_run.storage.path(this_run.folder),
             failure_config=FailureConfig(max_failures=config.max_failures, controller_failure_limit=0),
         ),
     )

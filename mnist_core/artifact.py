@@ -217,8 +217,7 @@ def _find_run(storage: Storage, name: str, run_id: str) -> Manifest | None:
 
 def _claim_version(storage: Storage, name: str) -> str:
     """Take the next number for good. Claims stay, so that a number never comes to mean another model."""
-    pattern = re.compile(rf"models/[^/]+/(?:claims/)?({VERSION})(?:/.+)?")
-    taken = [int(match[1]) for key in storage.list_keys(f"models/{name}") if (match := pattern.fullmatch(key))]
+    taken = [int(folder) for folder in storage.list_folders(f"models/{name}") if folder.isdecimal()]
     version = max(taken, default=0) + 1
     while True:
         try:

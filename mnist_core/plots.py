@@ -1,7 +1,7 @@
 """The figures of a run as PNG bytes, for slides and the report; the same input gives the same bytes.
 
-Every figure is drawn on a canvas of its own, without pyplot and its global state, so any thread may draw. Colours are
-those of Okabe and Ito (2008), told apart by colour-blind readers.
+Every figure is drawn on a canvas of its own, without pyplot. Matplotlib's style is global all the same: draw from one
+thread at a time. Colours are those of Okabe and Ito (2008), told apart by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def plot_samples(images: Images, labels: Labels, probabilities: Probabilities, c
 def _style() -> Iterator[None]:
     from matplotlib import style
 
-    with style.context(["default", _STYLE]):  # "default": nothing from the user's own matplotlibrc
+    with style.context(["default", _STYLE]):  # "default" keeps the user's own matplotlibrc out
         yield
 
 

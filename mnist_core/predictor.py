@@ -20,6 +20,9 @@ from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
 BLOCK_SIZE: Final = 32
 """Images the engine is given at once: full speed begins at 16, and from 128 on the activations leave the cache."""
 
+_EXPECTED: Final = "uint8 (-1, 28, 28) to float32 (-1, 10)"
+_WAY_OUT: Final = "publish the model again, or name another version"
+
 
 class Predictor:
     """Digit probabilities from images.
@@ -43,14 +46,12 @@ class Predictor:
             self._engine = Interpreter(model_content=model, num_threads=threads or usable_cpus())
         except (ValueError, RuntimeError) as err:
             raise ArtifactError(
-                f"model.tflite: expected a LiteRT model, received {len(model)} bytes of something"
+                f"model.tflite: received {len(model)} bytes, expected a LiteRT model; {_WAY_OUT}"
             ) from err
-        (source,) = self._engine.get_input_details()
-        (target,) = self._engine.get_output_details()
-        found = f"{_signature(source)} to {_signature(target)}"
-        if found != "uint8 (-1, 28, 28) to float32 (-1, 10)":
-            raise ArtifactError(f"model.tflite: expected uint8 (-1, 28, 28) to float32 (-1, 10), found {found}")
-        self._input, self._output = source["index"], target["index"]
+        inputs, outputs = self._engine.get_input_details(), self._engine.get_output_details()
+        if (found := f"{_signature(inputs)} to {_signature(outputs)}") != _EXPECTED:
+            raise ArtifactError(f"model.tflite: received {found}, expected {_EXPECTED}; {_WAY_OUT}")
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         self.predict(np.zeros((1, *IMAGE_SIZE), np.uint8))
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -89,5 +90,5 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _signature(tensor: dict[str, Any]) -> str:
-    return f"{np.dtype(tensor['dtype'])} {tuple(int(side) for side in tensor['shape_signature'])}"
+def _signature(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{np.dtype(each['dtype'])} {tuple(each['shape_signature'].tolist())}" for each in tensors)

@@ -184,7 +184,7 @@ def _read_idx_half(path: Path) -> Split:
 def _idx_pairs(folder: Path) -> dict[str, dict[str, Path]]:
     """Pair IDX files by what their names share: shared name -> ``images`` or ``labels`` -> file."""
     pairs: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir(), reverse=True):  # name.gz comes before name, which replaces it
+    for path in sorted(folder.iterdir()):  # name.gz comes after name and replaces it
         match = _IDX_NAME.fullmatch(path.name)
         if match and path.is_file():
             pairs.setdefault(_pair_name(match), {})[match["kind"].lower()] = path

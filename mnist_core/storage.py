@@ -111,7 +111,7 @@ class Storage:
             return sorted(key for key in self._backend.keys(_checked(prefix, empty=True)) if KEY.fullmatch(key))
 
     def list_folders(self, prefix: str = "") -> list[str]:
-        """List the names (not whole keys) of the folders right below a folder, sorted."""
+        """List the names (not whole keys) of the folders right below a folder that hold an object, sorted."""
         below = len(prefix) + 1 if prefix else 0
         return sorted({key[below:].partition("/")[0] for key in self.list_keys(prefix) if "/" in key[below:]})
 
@@ -155,8 +155,8 @@ def open_storage(uri: str) -> Storage:
 def _checked(key: str, empty: bool = False) -> str:
     if not (KEY.fullmatch(key) or (empty and key == "")):
         raise StorageError(
-            f"storage key {key[:200]!r}: expected names of letters, digits and '._=-' with '/' between them, "
-            "none of them empty, starting with '.' or '-', or longer than 150"
+            f"storage key {key[:200]!r}: expected names of letters, digits and '._=-', at most 16 with '/' "
+            "between them, none of them empty, starting with '.' or '-', or longer than 150"
         )
     return key
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 from published import FILES, flip, publish
 
-from mnist_core.artifact import published_versions, load_artifact, read_manifest, verify_artifact
+from mnist_core.artifact import load_artifact, published_versions, read_manifest, verify_artifact
 from mnist_core.errors import ArtifactError, ModelNotFoundError
 from mnist_core.sealed import seal, sha256, unseal
 from mnist_core.storage import open_storage

@@ -159,6 +159,12 @@ def test_a_mirror_that_is_dead_silent_or_wrong_hands_over_to_the_next(
     assert (tmp_path / "file.gz").read_bytes() == BODY
 
 
+@pytest.mark.timeout(10)
+def test_a_silent_mirror_is_given_up(tmp_path, silent_url, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    assert "timed out" in refusal_of(tmp_path, silent_url)
+
+
 def test_when_all_mirrors_fail_the_error_names_each(tmp_path, start_server, dead_url):
     wrong = start_server(b"wrong")
     message = refusal_of(tmp_path, dead_url, wrong.url)

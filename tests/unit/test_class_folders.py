@@ -88,11 +88,11 @@ def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_pat
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 5000, 5000, 8, 0, 0, 0, 0))
     (tmp_path / "7").mkdir()
     bomb = tmp_path / "7" / "bomb.png"
     bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
-    assert refusal_of(tmp_path).startswith(f"{bomb}: expected an image of 28x28 pixels")
+    assert refusal_of(tmp_path) == f"{bomb}: expected an image of 28x28 pixels, found 5000x5000"
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"not an image at all"])
