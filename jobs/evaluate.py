@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.cluster import ray_session
+from jobs.data import download_progress
 from mnist_core.artifact import Manifest
 from mnist_core.config import EvaluateConfig
 from mnist_core.datasets import Dataset, Split, load_dataset
@@ -56,7 +57,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     if config.output:
         _refuse_used(config.output)
     artifact = open_model(open_storage(config.storage), config.model)
-    dataset = load_dataset(config.dataset, config.data_dir)
+    with download_progress() as progress:
+        dataset = load_dataset(config.dataset, config.data_dir, progress=progress)
     split, data = _choose_split(dataset, config.split)
     model = artifact.files.get("model.tflite", b"")
     evaluate = _evaluate_on_ray if config.workers > 1 else _evaluate_here

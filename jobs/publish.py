@@ -49,7 +49,9 @@ def publish_run(
     """
     board.enter("publishing")
     model = export_model(trainer.load_network(final.arrays["selected"]))
-    evaluation, probabilities = evaluate_model(Predictor(model["model.tflite"], payload["threads"]), test.images, test.labels)
+    evaluation, probabilities = evaluate_model(
+        Predictor(model["model.tflite"], payload["threads"]), test.images, test.labels
+    )
     history = [asdict(report) for report in final.progress.history]
     best = final.progress.best
     published = best if config.select == "best" else final.progress.history[-1]

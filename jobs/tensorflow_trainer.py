@@ -87,8 +87,6 @@ def free_address() -> str:
 
 def describe_cluster(addresses: list[str], rank: int) -> None:
     """Set ``TF_CONFIG``, from which TensorFlow learns who the workers are and which of them this is."""
-    os.environ["TF_CONFIG"] = json.dumps(
-        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
-    )
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.pop("TF_USE_LEGACY_KERAS", None)

@@ -104,7 +104,9 @@ def _load(config: TrainConfig) -> tuple[dict[str, Split], dict[str, Any]]:
         training, test = hold_out(training, TEST_FRACTION, config.seed, draw=1)
     training, validation = hold_out(training, config.validation_fraction, config.seed)
     if not len(training):
-        raise DatasetError(f"{dataset.source}: {len(dataset.train)} images are too few to train on; expected at least 3")
+        raise DatasetError(
+            f"{dataset.source}: {len(dataset.train)} images are too few to train on; expected at least 3"
+        )
     return {"train": training, "validation": validation, "test": test}, _facts(dataset, training, validation, test)
 
 

@@ -78,8 +78,9 @@ def connect(config: TrainConfig, share: Share, threads: int) -> Trainer:
 
     if not config.verbose:
         tf.get_logger().setLevel(logging.ERROR)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    # One thread an operation, so that its last bits do not depend on their number; the micro-batches run side by side.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
     wire = tf.distribute.experimental.CommunicationImplementation.RING
     if config.gpu:
         wire = tf.distribute.experimental.CommunicationImplementation.NCCL

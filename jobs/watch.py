@@ -130,5 +130,3 @@ def _wait(done: Future[None]) -> bool:
     except StillRunning:
         return False
     return True
-
-

@@ -60,15 +60,20 @@ class CommandConfig(BaseModel):
     verbose: bool = Field(False, description="let TensorFlow and Ray say what they have to say")
 
 
-class DatasetFields(BaseModel):
-    """How a dataset is named, shared by the commands that read one."""
+class DataDirField(BaseModel):
+    """Where a named dataset may already lie."""
+
+    data_dir: LocalPath | None = Field(
+        None, description="folder with the named dataset's IDX files, looked at before the cache and the network"
+    )
+
+
+class DatasetFields(DataDirField):
+    """How a dataset is named, shared by the commands that learn from or score one."""
 
     dataset: str = Field(
         "mnist",
         description="mnist, fashion-mnist, uci-digits, a class folder, an .npz, or a folder with IDX files",
-    )
-    data_dir: LocalPath | None = Field(
-        None, description="folder with the named dataset's IDX files, looked at before the cache and the network"
     )
 
 
@@ -122,6 +127,9 @@ class TrainConfig(DatasetFields, CommandConfig):
     network: Literal["convnet", "deepnet"] = Field("convnet", description="the CNN")
     epochs: PositiveInt = Field(10, description="passes over the training split")
     batch_size: PositiveInt = Field(128, description="global batch: images a step, over all workers")
+    micro_batch_size: PositiveInt = Field(
+        16, description="images of which a gradient is computed at once; batches are cut into these, workers share them"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's rate, or the peak of the schedule")
     schedule: Literal["constant", "one-cycle"] = Field("constant", description="learning rate over the run")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (AdamW) on kernels")
@@ -163,10 +171,11 @@ class TrainConfig(DatasetFields, CommandConfig):
 
     @model_validator(mode="after")
     def _check_batch_size(self) -> TrainConfig:
-        if self.batch_size < self.max_workers:
+        micro_batches = -(-self.batch_size // self.micro_batch_size)
+        if micro_batches < self.max_workers:
             raise ValueError(
-                f"--batch-size {self.batch_size} is the global batch and smaller than the {self.max_workers} workers; "
-                "give each worker at least one image a step"
+                f"--batch-size {self.batch_size} is the global batch: received {micro_batches} micro-batches of "
+                f"--micro-batch-size {self.micro_batch_size} for {self.max_workers} workers, expected at least one each"
             )
         return self
 
@@ -206,7 +215,7 @@ class EvaluateConfig(DatasetFields, CommandConfig):
     output: LocalPath | None = Field(None, description="new folder for evaluation.json, report.html and the plots")
 
 
-class DataConfig(DatasetFields, CommandConfig):
+class DataConfig(DataDirField, CommandConfig):
     """List the known datasets, fetch one into the cache, or show what one holds."""
 
     command: ClassVar[str] = "data"

@@ -14,7 +14,14 @@ import uuid
 from typing import Any
 
 from mnist_core.background import NewestWriter
-from mnist_core.errors import DivergedError, MnistError, ObjectExistsError, ObjectNotFoundError, RunConflictError, StorageError
+from mnist_core.errors import (
+    DivergedError,
+    MnistError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    RunConflictError,
+    StorageError,
+)
 from mnist_core.storage import Storage
 from mnist_core.training import Progress
 

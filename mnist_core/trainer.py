@@ -3,6 +3,11 @@
 All trainable weights are one flat vector, and so are Adam's moments and the weight average. One step therefore
 exchanges one vector, the optimizer is a dozen operations however many layers there are, and a checkpoint is four
 arrays. The strategy decides whether "all workers" is one process or many.
+
+**Results do not depend on the number of workers, bit for bit.** A global batch is cut into micro-batches of a fixed
+size, whoever computes them; each is computed by operations of one thread; and their gradients are added as integers
+(fixed point), because integers give the same sum in any order and floating-point numbers do not. Left to themselves,
+the last bits of a float32 sum over 2 and over 1 workers differ, and 60 steps of Adam make 0.001 of that.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from mnist_core.batches import Share, Steps, padded_rows
+from mnist_core.batches import Share, Steps, cut_into_micro_batches
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
 from mnist_core.model import IMAGE_SIDE, build_training_network
@@ -24,7 +29,15 @@ BETA_2: Final = 0.999
 EPSILON: Final = 1e-7
 """Adam's constants as Keras sets them (Kingma and Ba, "Adam", ICLR 2015)."""
 
-EVALUATION_BATCH: Final = 1000
+FIXED_POINT: Final = 2.0**40
+"""Units of a sum's fixed point: 9e-13 is far below Adam's epsilon, and sums up to 8e6 fit in 64 bits."""
+
+LARGEST_TERM: Final = 1e3
+"""A gradient element beyond this, or one that is not a number, counts as divergence: it would not fit the sum."""
+
+EVALUATION_BLOCK: Final = 250
+"""Samples evaluated at once, whatever the number of workers, so that the last bits do not depend on it either."""
+
 STATE_NAMES: Final = ("weights", "first_moment", "second_moment", "average")
 
 
@@ -44,9 +57,10 @@ class Trainer:
         self.network = build_training_network(
             config.network, dropout=config.dropout, precision=config.precision, seed=config.seed
         )
-        self._shapes = [tuple(variable.shape) for variable in self.network.trainable_variables]
+        variables = self.network.trainable_variables
+        self._shapes = [tuple(variable.shape) for variable in variables]
         weights = np.concatenate(
-            [variable.numpy().astype(np.float32).ravel() for variable in self.network.trainable_variables]
+            [keras.ops.convert_to_numpy(variable).astype(np.float32).ravel() for variable in variables]
         )
         self._decayed = np.concatenate([np.full(np.prod(shape), len(shape) > 1, np.float32) for shape in self._shapes])
         with strategy.scope():
@@ -54,10 +68,10 @@ class Trainer:
             self._first_moment = tf.Variable(np.zeros_like(weights), name="first_moment")
             self._second_moment = tf.Variable(np.zeros_like(weights), name="second_moment")
             self._average = tf.Variable(weights, name="average")
-        self._gradients = tf.function(self._local_gradients, jit_compile=config.gpu or None)
+        self._gradients = tf.function(self._micro_gradients, jit_compile=config.gpu or None)
         self._run = tf.function(self._run_steps, input_signature=self._steps_signature())
         self._evaluate = tf.function(self._count)
-        self._sum = tf.function(lambda values: strategy.run(_sum_over_replicas, args=(values,)))
+        self._sum = tf.function(lambda values: strategy.run(_sum_over_workers, args=(values,)))
 
     def run(self, steps: Steps, rates: npt.NDArray[np.float32], first_step: int) -> npt.NDArray[np.float32]:
         """Take several optimizer steps.
@@ -68,7 +82,7 @@ class Trainer:
             first_step: Optimizer steps taken before in this run.
 
         Returns:
-            float32 (S, 2): mean loss and number of right answers of each global batch.
+            float32 (S, 2): mean loss (not a number if the step diverged) and right answers of each global batch.
         """
         results = self._run(
             steps.images, steps.labels, steps.weights, steps.keys, steps.transforms, rates, tf.constant(first_step)
@@ -81,28 +95,27 @@ class Trainer:
         Returns:
             Number of right answers, and the loss summed over the samples (cross-entropy, without label smoothing).
         """
-        totals = np.zeros(2)
-        for positions in padded_rows(len(data), EVALUATION_BATCH, self.share):
+        totals = np.zeros(2, np.int64)
+        blocks = cut_into_micro_batches(len(data), len(data), EVALUATION_BLOCK, self.share)
+        for positions in blocks.reshape(-1, EVALUATION_BLOCK):
             real = positions >= 0
             samples = np.where(real, positions, 0)
             images, labels = data.images[samples], data.labels[samples].astype(np.int32)
             totals += self._evaluate(images, labels, real.astype(np.float32)).numpy()
-        correct, loss = self._sum_over_workers(totals)
-        return round(correct), loss
+        correct, loss = self._sum(tf.constant(totals)).numpy() / FIXED_POINT
+        return round(correct), float(loss)
 
     def state(self) -> dict[str, npt.NDArray[np.float32]]:
         """Copy all that the next step depends on: weights, moments and average, each float32 (parameters,)."""
-        variables = (self._weights, self._first_moment, self._second_moment, self._average)
-        return {name: variable.numpy() for name, variable in zip(STATE_NAMES, variables, strict=True)}
+        return {name: variable.numpy() for name, variable in zip(STATE_NAMES, self._state_variables(), strict=True)}
 
     def load_state(self, state: dict[str, npt.NDArray[np.float32]]) -> None:
         """Take over a state that ``state`` returned."""
-        variables = (self._weights, self._first_moment, self._second_moment, self._average)
-        for name, variable in zip(STATE_NAMES, variables, strict=True):
+        for name, variable in zip(STATE_NAMES, self._state_variables(), strict=True):
             variable.assign(state[name])
 
     def result_weights(self) -> npt.NDArray[np.float32]:
-        """The weights to evaluate and to publish: the average if the recipe keeps one, else the last: (parameters,)."""
+        """The weights to evaluate and to publish, the average if there is one, else the last: float32 (parameters,)."""
         return np.asarray(self._result_variable().numpy())
 
     def load_network(self, weights: npt.NDArray[np.float32]) -> keras.Model:
@@ -113,49 +126,33 @@ class Trainer:
             variable.assign(value)
         return self.network
 
-    def _steps_signature(self) -> list[tf.TensorSpec]:
-        """Any number of steps a call without tracing again: images, labels, weights, keys, transforms, rates, step."""
-        rows = self.share.rows(self.config.batch_size)
-        num_transforms = 8 if self.config.augment == "affine" else 0
-        return [
-            tf.TensorSpec((None, rows, IMAGE_SIDE, IMAGE_SIDE), tf.uint8),
-            tf.TensorSpec((None, rows), tf.int32),
-            tf.TensorSpec((None, rows), tf.float32),
-            tf.TensorSpec((None, rows), tf.uint32),
-            tf.TensorSpec((None, rows, num_transforms), tf.float32),
-            tf.TensorSpec((None,), tf.float32),
-            tf.TensorSpec((), tf.int32),
-        ]
+    def _state_variables(self) -> tuple[tf.Variable, ...]:
+        return self._weights, self._first_moment, self._second_moment, self._average
 
     def _result_variable(self) -> tf.Variable:
         return self._average if self.config.ema_decay else self._weights
 
-    def _unflatten(self, weights: tf.Tensor) -> list[tf.Tensor]:
-        parts = tf.split(weights, [int(np.prod(shape)) for shape in self._shapes])
-        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
-
-    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
-        outputs, _ = self.network.stateless_call(self._unflatten(weights), [], [images, keys], training=training)
-        return outputs
-
-    def _local_gradients(
-        self, weights: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """This worker's term of the gradient of the global batch's mean loss, and of (loss, right answers)."""
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits = self._logits(weights, images, keys, training=True)
-            smoothing = self.config.label_smoothing
-            targets = tf.one_hot(labels, logits.shape[-1]) * (1 - smoothing) + smoothing / logits.shape[-1]
-            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            loss = tf.reduce_sum(losses * sample_weights)
-        return tape.gradient(loss, weights), tf.stack([loss, _count_right(logits, labels, sample_weights)])
+    def _steps_signature(self) -> list[tf.TensorSpec]:
+        """Any number of steps a call without tracing again: images, labels, weights, keys, transforms, rates, step."""
+        config = self.config
+        _, micro_batches, rows = cut_into_micro_batches(1, config.batch_size, config.micro_batch_size, self.share).shape
+        num_transforms = 8 if config.augment == "affine" else 0
+        shape = (None, micro_batches, rows)
+        return [
+            tf.TensorSpec((*shape, IMAGE_SIDE, IMAGE_SIDE), tf.uint8),
+            tf.TensorSpec(shape, tf.int32),
+            tf.TensorSpec(shape, tf.float32),
+            tf.TensorSpec(shape, tf.uint32),
+            tf.TensorSpec((*shape, num_transforms), tf.float32),
+            tf.TensorSpec((None,), tf.float32),
+            tf.TensorSpec((), tf.int32),
+        ]
 
     def _run_steps(
         self,
         images: tf.Tensor,
         labels: tf.Tensor,
-        sample_weights: tf.Tensor,
+        weights: tf.Tensor,
         keys: tf.Tensor,
         transforms: tf.Tensor,
         rates: tf.Tensor,
@@ -164,24 +161,48 @@ class Trainer:
         num_steps = tf.shape(rates)[0]
         metrics = tf.TensorArray(tf.float32, size=num_steps, element_shape=(2,))
         for step in tf.range(num_steps):
-            gradient, metric = self._strategy.run(
-                self._replica_step,
-                args=(images[step], labels[step], sample_weights[step], keys[step], transforms[step]),
-            )
+            share = (images[step], labels[step], weights[step], keys[step], transforms[step])
+            sums = tf.cast(self._strategy.run(self._sum_gradients, args=share), tf.float64) / FIXED_POINT
+            gradient, loss, correct, diverged = tf.split(tf.cast(sums, tf.float32), [-1, 1, 1, 1])
             self._update(gradient, rates[step], tf.cast(first_step + step + 1, tf.float32))
-            metrics = metrics.write(step, metric)
-        return self._strategy.run(_sum_over_replicas, args=(metrics.stack(),))
+            loss = tf.where(diverged > 0, np.float32("nan"), loss)
+            metrics = metrics.write(step, tf.concat([loss, correct], axis=0))
+        return metrics.stack()
 
-    def _replica_step(
-        self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor, transforms: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = tf.cast(images, tf.float32)[..., None]
-        if transforms.shape[-1]:
-            pixels = _transform(pixels, transforms)
-        gradient, metric = self._gradients(tf.identity(self._weights), pixels, labels, sample_weights, keys)
-        if self.config.precision == "bfloat16":
-            return tf.cast(_sum_over_replicas(tf.cast(gradient, tf.bfloat16)), tf.float32), metric
-        return _sum_over_replicas(gradient), metric
+    def _sum_gradients(self, *share: tf.Tensor) -> tf.Tensor:
+        """Sum (gradient, loss, right answers, divergence) over all micro-batches of all workers, in fixed point."""
+        weights = tf.identity(self._weights)
+        # Unrolled, so that TensorFlow computes the micro-batches side by side, each on one thread.
+        terms = [
+            self._gradients(weights, _distort(images, transforms), labels, sample_weights, keys)
+            for images, labels, sample_weights, keys, transforms in zip(*map(tf.unstack, share), strict=True)
+        ]
+        return _sum_over_workers(tf.add_n(terms))
+
+    def _micro_gradients(
+        self, weights: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor
+    ) -> tf.Tensor:
+        """One micro-batch's terms of the sums, in fixed point: int64 (parameters + 3,)."""
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            logits = self._logits(weights, pixels, keys, training=True)
+            smoothing = self.config.label_smoothing
+            targets = tf.one_hot(labels, logits.shape[-1]) * (1 - smoothing) + smoothing / logits.shape[-1]
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            loss = tf.reduce_sum(losses * sample_weights)
+        gradient = tape.gradient(loss, weights)
+        terms = tf.concat([gradient, [loss, _count_right(logits, labels, sample_weights)]], axis=0)
+        fits = tf.abs(terms) < LARGEST_TERM  # false for what is not a number
+        diverged = 1.0 - tf.cast(tf.reduce_all(fits), tf.float32)
+        return _to_fixed_point(tf.concat([tf.where(fits, terms, 0.0), [diverged]], axis=0))
+
+    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
+        outputs, _ = self.network.stateless_call(self._unflatten(weights), [], [images, keys], training=training)
+        return outputs
+
+    def _unflatten(self, weights: tf.Tensor) -> list[tf.Tensor]:
+        parts = tf.split(weights, [int(np.prod(shape)) for shape in self._shapes])
+        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _update(self, gradient: tf.Tensor, rate: tf.Tensor, step: tf.Tensor) -> None:
         """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), then the weight average."""
@@ -202,15 +223,18 @@ class Trainer:
         weights = tf.identity(self._result_variable())
         logits = self._logits(weights, tf.cast(images, tf.float32)[..., None], keys, training=False)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.stack([_count_right(logits, labels, sample_weights), tf.reduce_sum(losses * sample_weights)])
+        return _to_fixed_point(
+            tf.stack([_count_right(logits, labels, sample_weights), tf.reduce_sum(losses * sample_weights)])
+        )
 
-    def _sum_over_workers(self, values: npt.NDArray[Any]) -> list[float]:
-        return [float(value) for value in self._sum(tf.constant(values, tf.float32)).numpy()]
+
+def _to_fixed_point(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.round(tf.cast(values, tf.float64) * FIXED_POINT), tf.int64)
 
 
-def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+def _sum_over_workers(values: tf.Tensor) -> tf.Tensor:
     # The strategy asks a tensor for its device, and one from outside strategy.run has none: hence the identity.
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(values))
 
 
 def _count_right(logits: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor) -> tf.Tensor:
@@ -219,10 +243,13 @@ def _count_right(logits: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor
     return tf.reduce_sum(tf.cast(tf.logical_and(right, sample_weights > 0), tf.float32))
 
 
-def _transform(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
+def _distort(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     """Resample each image through its own affine map; what comes from outside the image is black."""
+    pixels = tf.cast(images, tf.float32)[..., None]
+    if not transforms.shape[-1]:
+        return pixels
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
+        images=pixels,
         transforms=transforms,
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,

@@ -25,10 +25,9 @@ if TYPE_CHECKING:  # so that a driver, which only watches, does not load TensorF
     from mnist_core.trainer import Trainer
 
 
-
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch came to. ``epoch`` counts from 1; losses are means over the samples; ``seconds`` are of training."""
+    """What one epoch came to: ``epoch`` counts from 1, losses are means over the samples, ``seconds`` of training."""
 
     epoch: int
     train_loss: float
@@ -114,7 +113,8 @@ def train(
     config = trainer.config
     per_epoch = steps_per_epoch(len(training), config.batch_size)
     while progress.epoch < config.epochs:
-        for progress in _train_epoch(trainer, training, progress, per_epoch):
+        for reached in _train_epoch(trainer, training, progress, per_epoch):
+            progress = reached
             if progress.step < per_epoch:
                 on_call(progress)
         progress = _finish_epoch(trainer, len(training), validation, progress, per_epoch)
@@ -123,16 +123,7 @@ def train(
 
 def _train_epoch(trainer: Trainer, training: Split, progress: Progress, per_epoch: int) -> Iterator[Progress]:
     config = trainer.config
-    calls = epoch_steps(
-        training,
-        seed=config.seed,
-        epoch=progress.epoch,
-        batch_size=config.batch_size,
-        share=trainer.share,
-        augment=config.augment,
-        first_step=progress.step,
-        steps_per_call=config.steps_per_call,
-    )
+    calls = epoch_steps(training, config, trainer.share, epoch=progress.epoch, first_step=progress.step)
     started = time.perf_counter()
     for steps in calls:
         first_step = progress.epoch * per_epoch + progress.step

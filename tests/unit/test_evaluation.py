@@ -48,7 +48,10 @@ def test_metrics_are_those_of_scikit_learn():
 
 
 def test_calibration_error_is_that_of_its_definition():
-    probabilities, labels = make_predictions(3000, seed=1)
+    # Labels drawn from the probabilities: some bins are too confident, others not confident enough.
+    probabilities, _ = make_predictions(3000, seed=1)
+    draws = np.random.default_rng(1).uniform(size=(3000, 1))
+    labels = np.minimum((probabilities.cumsum(axis=1) < draws).sum(axis=1), 9).astype(np.uint8)
     confidences, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
     expected = 0.0
     for low in range(15):
@@ -59,10 +62,10 @@ def test_calibration_error_is_that_of_its_definition():
 
 
 def test_calibration_error_of_a_hand_made_example():
-    # One bin: 4 images at confidence 0.75, of which 2 are right; another: 1 image at 1.0, right.
-    probabilities = np.concatenate([certain(1, 2, 3, 4, confidence=0.75), certain(5)])
-    evaluation = count_predictions(probabilities, np.array([1, 2, 0, 0, 5], np.uint8)).evaluate()
-    assert evaluation.ece == pytest.approx((4 * 0.25 + 1 * 0) / 5)
+    # Neighbouring bins: 4 images at confidence 0.9, all right; 2 images at 1.0, one right.
+    probabilities = np.concatenate([certain(1, 2, 3, 4, confidence=0.9), certain(5, 6)])
+    evaluation = count_predictions(probabilities, np.array([1, 2, 3, 4, 5, 0], np.uint8)).evaluate()
+    assert evaluation.ece == pytest.approx((4 * 0.1 + 2 * 0.5) / 6)
 
 
 @given(st.data())
@@ -139,3 +142,6 @@ def test_mistakes_are_ranked_by_confidence_and_then_by_position():
     labels = np.array([0, 0, 1, 0, 0], np.uint8)
     assert rank_mistakes(probabilities, labels).tolist() == [1, 3, 4, 0]
     assert rank_mistakes(probabilities[:0], labels[:0]).tolist() == []
+    ties = np.concatenate([certain(1, confidence=confidence) for confidence in (0.8, 0.7, 0.9, 0.7) * 250])
+    expected = sorted(range(1000), key=lambda index: (-ties[index, 1], index))
+    assert rank_mistakes(ties, np.zeros(1000, np.uint8)).tolist() == expected

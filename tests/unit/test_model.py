@@ -1,0 +1,163 @@
+"""The networks and their two layers of our own."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from mnist_core.model import (
+    SampleDropout,
+    ScaledConv2D,
+    build_published_model,
+    build_training_network,
+    publish_weights,
+)
+
+NETWORKS = ("convnet", "deepnet")
+RATE = 0.3
+UNITS = 1600
+KEYS = np.random.default_rng(0).integers(0, 2**32, 400, dtype=np.uint32)
+SIGMAS = 5
+
+
+def build(name="convnet", *, seed=0, precision="float32", dropout=0.5):
+    return build_training_network(name, dropout=dropout, precision=precision, seed=seed)
+
+
+def masks(keys, *, rate=RATE, seed=0):
+    """Which units stay, bool (N, units), for ones as input."""
+    values = np.ones((len(keys), UNITS), np.float32)
+    outputs = SampleDropout(rate, seed)([values, keys], training=True).numpy()
+    assert set(np.unique(outputs)) == {np.float32(0), np.float32(1) / np.float32(1 - rate)}
+    return outputs > 0
+
+
+def agreement(one, other):
+    """How far two sets of masks are from independent, in standard deviations."""
+    kept = 1 - RATE
+    expected = kept**2 + (1 - kept) ** 2
+    return (np.mean(one == other) - expected) / np.sqrt(expected * (1 - expected) / one.size)
+
+
+def test_the_reference_convnet_has_its_34826_parameters():
+    assert build("convnet").count_params() == 34_826
+    assert build_published_model("convnet").count_params() == 34_826
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_takes_images_and_keys_and_gives_float32_logits(name):
+    network = build(name, precision="mixed")
+    images, keys = np.zeros((3, 28, 28, 1), np.float32), KEYS[:3]
+    logits = network([images, keys], training=True)
+    assert (logits.shape, logits.dtype) == ((3, 10), "float32")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_that_a_network_learns_is_trainable_so_that_a_flat_vector_holds_it(name):
+    assert build(name).non_trainable_variables == []
+
+
+def test_initial_weights_follow_from_the_seed():
+    for one, same, other in zip(*(build("deepnet", seed=seed).get_weights() for seed in (0, 0, 1)), strict=True):
+        assert np.array_equal(one, same)
+        assert one.ndim == 1 or np.isclose(one, other).mean() < 0.01
+
+
+def test_layers_of_one_shape_do_not_start_equal():
+    kernels = [weight for weight in build("deepnet").get_weights() if weight.ndim == 4]
+    # The same generator state would give the same numbers, scaled to each layer's range.
+    for one, other in itertools.combinations(kernels, 2):
+        count = min(one.size, other.size)
+        assert abs(np.corrcoef(one.ravel()[:count], other.ravel()[:count])[0, 1]) < SIGMAS / np.sqrt(count)
+
+
+@pytest.mark.parametrize("seed", [0, 4_294_968, 2**31 - 1])
+def test_every_seed_that_the_configuration_allows_is_taken(seed):
+    assert np.isfinite(build(seed=seed).get_weights()[0]).all()
+
+
+def test_a_dropout_mask_depends_on_the_key_and_not_on_the_place_in_the_batch():
+    together = masks(KEYS)
+    order = np.random.default_rng(1).permutation(len(KEYS))[:50]
+    assert np.array_equal(masks(KEYS[order]), together[order])
+    assert np.array_equal(masks(KEYS[7:8]), together[7:8])
+
+
+def test_dropout_drops_its_share_of_every_sample_and_every_unit():
+    dropped = ~masks(KEYS)
+    deviation = np.sqrt(RATE * (1 - RATE))
+    for axis in (None, 0, 1):
+        shares = dropped.mean(axis=axis)
+        assert np.abs(shares - RATE).max() < SIGMAS * deviation / np.sqrt(dropped.size / shares.size)
+
+
+def test_masks_of_neighbouring_keys_units_and_other_seeds_are_independent():
+    kept = masks(KEYS)
+    assert abs(agreement(kept, masks(KEYS + np.uint32(1)))) < SIGMAS
+    assert abs(agreement(kept, masks(KEYS, seed=1))) < SIGMAS
+    assert abs(agreement(kept[:, 1:], kept[:, :-1])) < SIGMAS
+    assert abs(agreement(kept[1:], kept[:-1])) < SIGMAS
+
+
+def test_dropout_keeps_the_values_it_does_not_drop_scaled_and_passes_gradients_there_only():
+    import tensorflow as tf
+
+    values = tf.constant(np.random.default_rng(2).normal(size=(4, UNITS)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        outputs = SampleDropout(RATE)([values, KEYS[:4]], training=True)
+        total = tf.reduce_sum(outputs)
+    expected = masks(KEYS[:4]) / np.float32(1 - RATE)
+    np.testing.assert_allclose(outputs, expected * values, rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(total, values), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "training"), [(RATE, False), (0.0, True)], ids=["inference", "rate 0"])
+def test_dropout_is_off(rate, training):
+    values = np.random.default_rng(3).normal(size=(4, UNITS)).astype(np.float32)
+    assert np.array_equal(SampleDropout(rate)([values, KEYS[:4]], training=training), values)
+
+
+def standardised():
+    """A layer whose kernel has all filters shifted and stretched, and a scale of its own for each."""
+    rng = np.random.default_rng(4)
+    layer = ScaledConv2D(5, 3, activation="relu", padding="same")
+    layer.build((None, 8, 8, 7))
+    kernel = rng.normal(size=(3, 3, 7, 5)) * [0.1, 1, 2, 5, 0.5] + [0, 3, -2, 1, 0.2]
+    layer.set_weights([kernel, rng.normal(size=5), np.array([0.5, 1, 2, -1, 0])])
+    return layer
+
+
+def test_every_finished_filter_has_mean_zero_and_the_variance_of_its_scale():
+    layer = standardised()
+    filters = layer.finished_kernel().numpy().reshape(-1, 5)
+    np.testing.assert_allclose(filters.mean(axis=0), 0, atol=1e-6)
+    expected = (layer.RELU_GAIN * layer.filter_scale.numpy()) ** 2 / len(filters)
+    np.testing.assert_allclose(filters.var(axis=0), expected, rtol=1e-3)
+
+
+def test_the_gain_undoes_what_a_relu_does_to_the_variance():
+    normal = np.random.default_rng(5).normal(size=10**6)
+    assert ScaledConv2D.RELU_GAIN**2 * np.maximum(normal, 0).var() == pytest.approx(1, rel=0.01)
+
+
+def test_a_scaled_convolution_is_a_plain_one_with_the_finished_kernel():
+    layer = standardised()
+    plain = keras.layers.Conv2D(5, 3, activation="relu", padding="same")
+    plain.build((None, 8, 8, 7))
+    plain.set_weights([layer.finished_kernel().numpy(), layer.bias.numpy()])
+    images = np.random.default_rng(6).normal(size=(3, 8, 8, 7)).astype(np.float32)
+    np.testing.assert_allclose(layer(images), plain(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed", "bfloat16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_published_weights_are_float32_and_fit_the_published_model(name, precision):
+    weights = publish_weights(build(name, precision=precision))
+    assert {weight.dtype for weight in weights} == {np.dtype(np.float32)}
+    assert [weight.shape for weight in weights] == [
+        tuple(weight.shape) for weight in build_published_model(name).weights
+    ]
