@@ -148,10 +148,14 @@ class Command:
 
     def result(self) -> dict[str, Any]:
         """Wait for the end and read the JSON object that the command printed last."""
-        if self._process.wait(RUN_LIMIT_S):
-            raise self._failure()
+        self.wait()
         last_line = self._output.read_text().splitlines()[-1]
         return dict(json.loads(last_line))
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        if self._process.wait(RUN_LIMIT_S):
+            raise self._failure()
 
     def wait_for(self, look: Callable[[], T | None]) -> T:
         """Look, about twenty times a second, until there is something to see."""
@@ -174,7 +178,7 @@ class Command:
     def _failure(self) -> RuntimeError:
         last_words = self._output.with_suffix(".err").read_text(errors="replace")[-2000:]
         code = self._process.poll()
-        return RuntimeError(f"{self._process.args!r}: {'no end' if code is None else f'exit code {code}'}\n{last_words}")
+        return RuntimeError(f"{self._process.args!r} ended with {code}, last words:\n{last_words}")
 
 
 @contextmanager
@@ -203,11 +207,15 @@ def _end(process: subprocess.Popen[bytes], running: Command) -> None:
     """Interrupt the command as Ctrl-C does, wait for all of its processes, and kill by id what does not go."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + EXIT_GRACE_S
-    while (process.poll() is None or running.processes()) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
+    _wait_until_gone(process, running)
     for pid, name in running.processes().items():
         print(f"killed {pid}, which did not end by itself: {name[:80]}", file=sys.stderr)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait()
+    _wait_until_gone(process, running)
+
+
+def _wait_until_gone(process: subprocess.Popen[bytes], running: Command) -> None:
+    deadline = time.monotonic() + EXIT_GRACE_S
+    while (process.poll() is None or running.processes()) and time.monotonic() < deadline:
+        time.sleep(POLL_S)

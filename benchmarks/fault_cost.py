@@ -38,6 +38,9 @@ from _common import (
     write_digits,
 )
 
+from mnist_core.batches import steps_per_epoch
+from mnist_core.config import TrainConfig
+
 BATCH_SIZE = 128
 WORKER_TITLE = "ray::RayTrainWorker"
 
@@ -52,15 +55,15 @@ class Outcome:
     steps_again: int = 0
 
 
-def train(kill: bool, dataset: Path, epochs: int, folder: Path) -> Outcome:
-    """Run the training command to its end, and kill a worker on the way if asked to."""
+def train(kill: bool, dataset: Path, steps: int, epochs: int, folder: Path) -> Outcome:
+    """Run the training command, of ``steps`` an epoch, to its end; kill a worker on the way if asked to."""
     options = ["--recipe", "notebook", "--dataset", str(dataset), "--workers", "2", "--epochs", str(epochs)]
     recovery_s, steps_again = 0.0, 0
     with tempfile.TemporaryDirectory(dir=folder) as storage:
         began = time.monotonic()
         with started([*MNIST_TRAIN, *options, "--run", "r", "--storage", storage, "--json"], folder) as command:
             if kill:
-                recovery_s, steps_again = _kill_worker(command, Path(storage, "runs", "r", "status.json"))
+                recovery_s, steps_again = _kill_worker(command, Path(storage, "runs", "r", "status.json"), steps)
             result = command.result()
             seconds = time.monotonic() - began
         files = json.loads(Path(result["artifact"], "manifest.json").read_text())["files"]
@@ -78,9 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dataset = write_digits(folder / "digits.npz", options.images)
+        held_out = round(options.images * TrainConfig().validation_fraction)
+        steps = steps_per_epoch(options.images - held_out, BATCH_SIZE)
         ways = {
-            "undisturbed": partial(train, False, dataset, options.epochs, folder),
-            "one worker killed": partial(train, True, dataset, options.epochs, folder),
+            "undisturbed": partial(train, False, dataset, steps, options.epochs, folder),
+            "one worker killed": partial(train, True, dataset, steps, options.epochs, folder),
         }
         outcomes = interleave(ways, options.rounds)
     whole, hurt = outcomes.values()
@@ -91,12 +96,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         make_row("kill to the first step after it", "s", [run.recovery_s for run in hurt]),
         make_row("steps done again", "steps", [run.steps_again for run in hurt]),
     ]
-    ratios = {"one worker killed / undisturbed": median_ratio(*reversed(seconds.values()))}
+    ratios = {"one worker killed / undisturbed": median_ratio(seconds["one worker killed"], seconds["undisturbed"])}
     same = all(run.model == whole[0].model for run in (*whole, *hurt))
     must = {"same model": {"value": same, "bound": True, "met": same}}
     print_report("fault_cost", options.rounds, rows, ratios, must, json_only=options.json_only)
 
 
-def _kill_worker(command: Command, status_file: Path) -> tuple[float, int]:
+def _kill_worker(command: Command, status_file: Path, steps: int) -> tuple[float, int]:
     """Kill a worker in the middle of the second epoch: (seconds until the next step, steps done again)."""
-    
+
+    def look(attempt: str | None, beyond: int) -> tuple[str, int] | None:
+        """The status, once a group of workers other than ``attempt`` has come further than ``beyond`` steps."""
+        with suppress(FileNotFoundError):
+            status: dict[str, Any] = json.loads(status_file.read_text())
+            if "progress" in status and status["attempt"] != attempt:
+                done = status["progress"]["epoch"] * steps + status["progress"]["step"]
+                if done > beyond:
+                    return status["attempt"], done
+        return None
+
+    attempt, done = command.wait_for(lambda: look(None, steps + steps // 2 - 1))
+    victim = max(pid for pid, title in command.processes().items() if title.startswith(WORKER_TITLE))
+    os.kill(victim, signal.SIGKILL)
+    killed_at = time.monotonic()
+    _, resumed_at = command.wait_for(lambda: look(attempt, -1))
+    command.wait_for(lambda: look(attempt, resumed_at))
+    return time.monotonic() - killed_at, done - resumed_at
+
+
+if __name__ == "__main__":
+    main()

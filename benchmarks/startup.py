@@ -12,9 +12,8 @@
          Ray has loaded TensorFlow by then, so the line after the import is reached within a millisecond; it is shown.
          Nothing is connected, built, traced or trained yet.
 
-Read the ratio, ours (more work done) over plain: the median of ratios taken within one round. Both run on a Ray of their own,
-and the next one starts when no process of the one before is left. The dataset has 1,000 images: reading MNIST is
-not in it.
+Read the ratio, ours over plain: the median of ratios taken within one round. Both start a Ray of their own, and the
+next one starts when no process of the one before is left. The dataset has 1,000 images: reading MNIST is not in it.
 """
 
 from __future__ import annotations

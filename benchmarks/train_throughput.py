@@ -75,7 +75,7 @@ def tf_keras(dataset: Path, epochs: int, folder: Path) -> float:
         for rank in range(2):
             place = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}})
             workers.append(stack.enter_context(started(command, folder, TF_CONFIG=place, TF_USE_LEGACY_KERAS="1")))
-        result = [worker.result() for worker in workers][0]
+        result, _ = [worker.result() for worker in workers]
     return _rate(result["images"], result["seconds"])
 
 

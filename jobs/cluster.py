@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 import warnings
@@ -16,6 +17,7 @@ from mnist_core.config import TrainConfig
 from mnist_core.errors import ResourcesError
 
 POLL_S = 1.0
+KNOCK_S = 5.0
 
 
 @contextmanager
@@ -40,6 +42,7 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    _refuse_dead(address)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if verbose else "ignore")
@@ -55,6 +58,17 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_dead(address: str) -> None:
+    """Knock first: Ray itself would go on trying a dead address for more than ten minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except OSError as err:
+        raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address} ({err}); start one or unset it") from err
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,7 @@ def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
         time.sleep(POLL_S)
     has = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
     raise ResourcesError(
-        f"asked for {config.min_workers} workers of {shape.cpus:g} CPUs and {shape.gpus} GPUs each; the cluster's nodes "
+        f"asked for {config.min_workers} workers of {shape.cpus:g} CPUs and {shape.gpus} GPUs each; the nodes "
         f"have {has}, of which {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free: "
         "ask for fewer --workers or a smaller --cpus-per-worker, or let an autoscaling cluster grow (--resource-wait-s)"
     )

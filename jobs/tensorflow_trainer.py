@@ -21,7 +21,7 @@ from ray.train.v2.tensorflow.tensorflow_trainer import TensorflowTrainer
 from ray.util import get_node_ip_address
 
 
-class KerasTrainer(TensorflowTrainer):
+class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
     """Runs a function on every worker of a TensorFlow cluster.
 
     Args:

@@ -82,7 +82,8 @@ def render(result: dict[str, Any]) -> str:
         [
             f"run {result['run']} {done}: {result['model']}/{result['version']}"
             + (" is the current model" if result["promoted"] else " is published, not promoted"),
-            f"test        accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}, {test['count']:,} images of {dataset['name']}",
+            f"test        accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}, "
+            f"{test['count']:,} images of {dataset['name']}",
             f"validation  accuracy {validation['accuracy']:.2%}, loss {validation['loss']:.4f}, "
             f"epoch {result['published_epoch']} of {result['epochs']} (best: {result['best_epoch']})",
             f"trained in  {result['train_seconds']:,.0f} s by {result['workers']} workers, "

@@ -128,25 +128,25 @@ class WorkerLoop:
         progress = start.progress
         if self._board:
             self._board.start(progress)
-        for progress in train(self._trainer, training, validation, progress, self._after_call):
-            report = progress.history[-1]
-            if self._config.select == "last" or progress.best is report:
-                self._selected = {"selected": self._trainer.result_weights()}
-            self._save(progress)
-            ray_train.report(asdict(report))
-        if self._writer:
-            self._writer.close()
+        try:
+            for reached in train(self._trainer, training, validation, progress, self._record):
+                progress = reached
+                report = progress.history[-1]
+                if self._config.select == "last" or progress.best is report:
+                    self._selected = {"selected": self._trainer.result_weights()}
+                self._record(progress)
+                ray_train.report(asdict(report))
+        finally:
+            if self._writer:
+                self._writer.close()
         return Checkpoint(progress, self._selected)
 
-    def _after_call(self, progress: Progress) -> None:
-        if self._board:
-            self._board.update(progress)
-            if time.monotonic() - self._saved_at >= self._config.checkpoint_every_s:
-                self._save(progress)
-
-    def _save(self, progress: Progress) -> None:
-        if self._board and self._writer:
-            self._board.update(progress)
+    def _record(self, progress: Progress) -> None:
+        """Say where the run stands, and save it at the end of an epoch and when the last time is long enough ago."""
+        if not self._board or not self._writer:
+            return
+        self._board.update(progress)
+        if progress.step == 0 or time.monotonic() - self._saved_at >= self._config.checkpoint_every_s:
             self._writer.submit(Checkpoint(progress, {**self._trainer.state(), **self._selected}))
             self._saved_at = time.monotonic()
 

@@ -22,7 +22,7 @@ IMAGE_SIDE = 28
 _DTYPE_POLICIES = {"float32": "float32", "bfloat16": "bfloat16", "mixed": "mixed_bfloat16"}
 
 
-class SampleDropout(layers.Layer):
+class SampleDropout(layers.Layer):  # type: ignore[misc]
     """Dropout whose mask is a function of a sample's key, not of a generator's state.
 
     So a sample's mask is the same on whichever worker, in whichever batch, and after a restart. Called with
@@ -62,7 +62,7 @@ def _mix32(value: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32)))
 
 
-class ScaledConv2D(layers.Conv2D):
+class ScaledConv2D(layers.Conv2D):  # type: ignore[misc]
     """Convolution with standardised weights, in the place of batch normalization.
 
     Every filter has mean 0 and a scale of its own that keeps the variance of what follows a ReLU (Brock, De and
@@ -174,4 +174,4 @@ def publish_weights(network: keras.Model) -> list[npt.NDArray[np.float32]]:
             weights += [layer.finished_kernel(), layer.bias]
         else:
             weights += layer.weights
-    return [np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32) for weight in weights]
+    return [weight.numpy().astype(np.float32) for weight in weights]

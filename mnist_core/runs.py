@@ -54,7 +54,7 @@ class Run:
         Raises:
             RunConflictError: The run exists with another identity; every differing field is named.
         """
-        record = {"run_id": uuid.uuid4().hex, "identity": identity}
+        record: dict[str, Any] = {"run_id": uuid.uuid4().hex, "identity": identity}
         try:
             self.storage.create(f"{self.folder}/run.json", json.dumps(record, indent=2).encode())
         except ObjectExistsError:

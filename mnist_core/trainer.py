@@ -12,7 +12,7 @@ the last bits of a float32 sum over 2 and over 1 workers differ, and 60 steps of
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -59,9 +59,7 @@ class Trainer:
         )
         variables = self.network.trainable_variables
         self._shapes = [tuple(variable.shape) for variable in variables]
-        weights = np.concatenate(
-            [keras.ops.convert_to_numpy(variable).astype(np.float32).ravel() for variable in variables]
-        )
+        weights = np.concatenate([variable.numpy().astype(np.float32).ravel() for variable in variables])
         self._decayed = np.concatenate([np.full(np.prod(shape), len(shape) > 1, np.float32) for shape in self._shapes])
         with strategy.scope():
             self._weights = tf.Variable(weights, name="weights")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,3 +61,23 @@ def mnist_data_dir() -> Path:
     if not folder:
         pytest.skip("needs the real MNIST files: set MNIST_DATA_DIR to their folder")
     return Path(folder).absolute()
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """A bucket behind a real S3 API on loopback, as ``s3://bucket``; this process and its children reach it."""
+    script = Path(__file__).with_name("s3_server.py")
+    with (
+        subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/digits", method="PUT")):
+            pass
+        yield "s3://digits"
+        server.stdin.close()

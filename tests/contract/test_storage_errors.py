@@ -81,7 +81,7 @@ open_storage({str(tmp_path)!r}).write_bytes("runs/a", bytes(100_001))
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
 
 
-@pytest.mark.usefixtures("s3_endpoint")
+@pytest.mark.usefixtures("s3_bucket")
 @pytest.mark.parametrize("call", ["read", "write", "create", "list"])
 def test_a_bucket_that_does_not_exist_is_named(call):
     message = failure_of(call, open_storage("s3://no-such-bucket/x"))

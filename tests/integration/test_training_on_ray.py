@@ -16,7 +16,7 @@ from mnist_core.storage import open_storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
 
-OPTIONS = "--recipe notebook --epochs 6 --cpus-per-worker 0.5 --threads-per-worker 1 --steps-per-call 2".split()
+OPTIONS = ["--recipe", "notebook", "--epochs", "6", "--cpus-per-worker", "0.5", "--steps-per-call", "2"]
 
 
 @pytest.fixture(scope="session")
@@ -120,9 +120,8 @@ def test_a_killed_driver_resumes_bit_for_bit_from_the_newest_whole_checkpoint(
     assert_same_weights(storage, run.name)
 
 
-def test_ctrl_c_leaves_a_run_that_the_named_command_resumes(
-    digits: Path, storage: str, reference: dict[str, Any]
-) -> None:
+@pytest.mark.usefixtures("reference")
+def test_ctrl_c_leaves_a_run_that_the_named_command_resumes(digits: Path, storage: str) -> None:
     run = Run(open_storage(storage), "interrupted")
     with started(*words(digits, storage, run.name)) as command:
         wait_until_epoch(run, 1, command)
@@ -144,9 +143,8 @@ def test_a_finished_run_says_so_and_does_nothing(digits: Path, storage: str, ref
         assert command.result() == {**reference, "already_finished": True}
 
 
-def test_a_changed_configuration_is_refused_field_by_field(
-    digits: Path, storage: str, reference: dict[str, Any]
-) -> None:
+@pytest.mark.usefixtures("reference")
+def test_a_changed_configuration_is_refused_field_by_field(digits: Path, storage: str) -> None:
     with started(*words(digits, storage, "reference"), "--epochs", "7", "--dropout", "0.1") as command:
         code, stdout, stderr = command.finish()
     assert (code, stdout) == (1, "")
@@ -171,9 +169,8 @@ def test_too_few_cpus_is_said_at_once(digits: Path, storage: str) -> None:
     assert "error: asked for 2 workers of 1000 CPUs" in stderr
 
 
-def test_an_elastic_run_uses_what_there_is_and_ends_with_the_same_result(
-    digits: Path, storage: str, reference: dict[str, Any]
-) -> None:
+@pytest.mark.usefixtures("reference")
+def test_an_elastic_run_uses_what_there_is_and_ends_with_the_same_result(digits: Path, storage: str) -> None:
     options = ["--cpus-per-worker", "1"]
     with started(*words(digits, storage, "elastic", "1:64"), *options) as command:
         result = command.result()

@@ -1,0 +1,88 @@
+# What a fresh machine needs beside this file: Python 3.11, 3.12 or 3.13, make, and a package index.
+
+RECIPE ?= notebook
+WORKERS ?= 2
+STORAGE ?= storage
+TRAIN_FLAGS ?=
+TEST_FLAGS ?=
+LOCK_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+BENCHMARKS := train_throughput startup fault_cost
+
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHONS := python3 python3.13 python3.12 python3.11
+PYTHON ?= $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "$(SUITABLE)" 2>/dev/null && echo $(name))) python3)
+
+DATA := $(firstword $(wildcard data/mnist ../shared/mnist))
+ifneq ($(DATA),)
+export MNIST_DATA_DIR ?= $(abspath $(DATA))
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: help setup train test test-unit coverage lint bench lock clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	  printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: $(VENV)/dev.stamp ## make .venv with everything that development needs
+
+train: $(VENV)/runtime.stamp ## train, evaluate and publish a model (RECIPE, WORKERS, STORAGE, TRAIN_FLAGS)
+	@dataset=mnist; \
+	$(BIN)/mnist data fetch mnist || { dataset=uci-digits; echo "WARNING: no MNIST here and none to download:" \
+	  "training on the embedded uci-digits instead, and this result is marked as theirs" >&2; }; \
+	$(BIN)/mnist train --dataset $$dataset --recipe $(RECIPE) --workers $(WORKERS) --storage $(STORAGE) $(TRAIN_FLAGS)
+
+test: $(VENV)/dev.stamp ## run every test (TEST_FLAGS)
+	$(BIN)/pytest $(TEST_FLAGS)
+
+test-unit: $(VENV)/dev.stamp ## run the unit tests only
+	$(BIN)/pytest tests/unit $(TEST_FLAGS)
+
+coverage: $(VENV)/dev.stamp ## run every test and say which lines and branches none reaches
+	$(BIN)/pytest --cov --cov-report=term-missing $(TEST_FLAGS)
+
+lint: $(VENV)/dev.stamp ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp ## run the benchmarks, one after the other
+	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+lock: $(VENV)/dev.stamp ## choose and pin the versions of all dependencies (LOCK_FLAGS=--upgrade: the newest)
+	$(compile) pyproject.toml --extra dev --output-file requirements-dev.lock
+	$(compile) pyproject.toml --constraint requirements-dev.lock --output-file requirements.lock
+	echo uv | $(compile) - --output-file requirements-uv.lock
+
+clean: ## remove .venv and caches; data and storage stay
+	rm -rf $(VENV) build dist htmlcov .coverage .*_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header $(LOCK_FLAGS)
+
+# uv installs in half a minute what takes pip three; where uv cannot reach an index, pip may (it has settings of its own).
+define install
+	@echo "installing $(1) into $(VENV)"
+	@$(PIP) install --require-hashes --requirement requirements-uv.lock \
+	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $(1) \
+	  || $(PIP) install --require-hashes --requirement $(1)
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+endef
+
+$(VENV)/dev.stamp: requirements-dev.lock requirements-uv.lock pyproject.toml | $(VENV)/created.stamp
+	$(call install,requirements-dev.lock)
+
+$(VENV)/runtime.stamp: requirements.lock requirements-uv.lock pyproject.toml | $(VENV)/created.stamp
+	$(call install,requirements.lock)
+
+$(VENV)/created.stamp:
+	@$(PYTHON) -c "$(SUITABLE)" || { echo "error: found $$($(PYTHON) --version 2>&1), expected Python 3.11, 3.12 or" \
+	  "3.13; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@

@@ -1,0 +1,138 @@
+"""The benchmarks start, measure in turn, and answer with the one JSON object that DESIGN section 5 asks for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def common() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("benchmarks_common", BENCHMARKS / "_common.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_benchmark(name: str, *options: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *options]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=500).stdout
+
+
+def check_shape(answer: dict, benchmark: str) -> None:
+    assert list(answer) == ["benchmark", "versions", "cores", "rounds", "rows", "ratios", "must"]
+    assert answer["benchmark"] == benchmark
+    assert answer["versions"].keys() >= {"python", "keras", "ray", "tensorflow"}
+    assert answer["rows"]
+    for row in answer["rows"]:
+        assert list(row) == ["way", "unit", "median", "min", "max"]
+        assert row["min"] <= row["median"] <= row["max"]
+    for check in answer["must"].values():
+        assert list(check) == ["value", "bound", "met"]
+
+
+@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost"])
+def test_a_benchmark_says_what_it_measures_when_asked_for_help(name):
+    text = run_benchmark(name, "--help")
+    assert "--rounds" in text
+    assert "Read the ratio" in text or "Reported are" in text
+
+
+def test_train_throughput_ends_with_its_json_object():
+    *table, last_line = run_benchmark("train_throughput", "--smoke", "--ways", "keras-fit").splitlines()
+    answer = json.loads(last_line)
+    check_shape(answer, "train_throughput")
+    assert answer["rows"][0]["unit"] == "img/s"
+    assert answer["rows"][0]["min"] > 0
+    assert any("Keras 3 fit" in line for line in table)
+
+
+@pytest.mark.ray
+def test_startup_tells_the_phases_of_both_ways():
+    answer = json.loads(run_benchmark("startup", "--smoke", "--json-only"))
+    check_shape(answer, "startup")
+    medians = {row["way"]: row["median"] for row in answer["rows"]}
+    assert min(medians.values()) > 0
+    phases = [medians[f"ours: {phase}"] for phase in ("command", "ray", "worker", "tensorflow", "first_step")]
+    assert sum(phases) == pytest.approx(medians["ours: process start to first step"], abs=0.01)
+    check = answer["must"]["ours / plain"]
+    assert check["met"] == (check["value"] <= 0.7)
+
+
+def test_ways_are_measured_in_turn(common):
+    order = []
+    results = common.interleave({way: lambda way=way: order.append(way) or len(order) for way in "ab"}, rounds=2)
+    assert order == ["a", "b", "a", "b"]
+    assert results == {"a": [1, 3], "b": [2, 4]}
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios(common):
+    assert common.median_ratio([1.0, 2.0, 30.0], [1.0, 4.0, 10.0]) == 1.0
+
+
+def test_a_bound_is_met_on_its_edge_and_not_beyond(common):
+    assert common.at_least(3.0, 3.0) == {"value": 3.0, "bound": ">= 3", "met": True}
+    assert not common.at_least(2.99, 3.0)["met"]
+    assert common.at_most(0.7, 0.7)["met"]
+    assert not common.at_most(0.71, 0.7)["met"]
+
+
+def test_the_report_is_a_table_and_then_one_json_object(common, capsys):
+    rows = [common.make_row("ours", "s", [2.0, 1.0, 4.0]), common.make_row("theirs", "s", [5.0])]
+    must = {"ours / theirs": common.at_most(0.4, 0.7), "same model": {"value": False, "bound": True, "met": False}}
+    common.print_report("example", 3, rows, {"ours / theirs": 0.4}, must, json_only=False)
+    *table, last_line = capsys.readouterr().out.splitlines()
+    check_shape(json.loads(last_line), "example")
+    assert json.loads(last_line)["rows"][0] == {"way": "ours", "unit": "s", "median": 2.0, "min": 1.0, "max": 4.0}
+    assert any(line.endswith("NOT MET") for line in table)
+
+
+def test_a_command_is_run_without_the_callers_settings(common, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_EPOCHS", "99")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    code = "import os, json; print(json.dumps(dict(os.environ)))"
+    with common.started([sys.executable, "-c", code], tmp_path, TF_CONFIG="{}") as command:
+        environment = command.result()
+    assert not environment.keys() & {"MNIST_EPOCHS", "RAY_AUTH_MODE"}
+    assert environment["TF_CONFIG"] == "{}"
+
+
+def test_no_process_of_a_command_outlives_it(common, tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "EXIT_GRACE_S", 0.2)
+    sleeper = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeper!r}])"
+    with common.started([sys.executable, "-c", code], tmp_path) as command:
+        (output,) = tmp_path.glob("*.out")
+        command.wait_for(lambda: output.read_text() or None)
+        assert len(command.processes()) == 2
+    assert not command.processes()
+
+
+def test_a_command_that_fails_is_reported_with_its_last_words(common, tmp_path):
+    code = "import sys; print('no luck', file=sys.stderr); sys.exit(3)"
+    with (
+        pytest.raises(RuntimeError, match=r"ended with 3, last words:\nno luck"),
+        common.started([sys.executable, "-c", code], tmp_path) as command,
+    ):
+        command.result()
+
+
+@pytest.mark.parametrize("data_dir", ["", "real"])
+def test_digits_are_written_in_the_form_that_mnist_train_reads(common, tmp_path, monkeypatch, request, data_dir):
+    if data_dir:
+        request.getfixturevalue("mnist_data_dir")
+    else:
+        monkeypatch.delenv("MNIST_DATA_DIR", raising=False)
+    from mnist_core.datasets import load_dataset
+
+    dataset = load_dataset(str(common.write_digits(tmp_path / "digits.npz", 300, 20)))
+    assert (len(dataset.train), len(dataset.test)) == (300, 20)
