@@ -32,7 +32,7 @@ setup: $(VENV)/dev.stamp ## make .venv with everything that development needs
 
 train: $(VENV)/runtime.stamp ## train, evaluate and publish a model (RECIPE, WORKERS, STORAGE, TRAIN_FLAGS)
 	@dataset=mnist; \
-	$(BIN)/mnist data fetch mnist || { dataset=uci-digits; echo "WARNING: no MNIST here and none to download:" \
+	test -n "$$MNIST_DATA_DIR" || $(BIN)/mnist data fetch mnist || { dataset=uci-digits; echo "WARNING: no MNIST here and none to download:" \
 	  "training on the embedded uci-digits instead, and this result is marked as theirs" >&2; }; \
 	$(BIN)/mnist train --dataset $$dataset --recipe $(RECIPE) --workers $(WORKERS) --storage $(STORAGE) $(TRAIN_FLAGS)
 

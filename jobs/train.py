@@ -6,6 +6,7 @@ checkpoint on the storage.
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import threading
 import time
@@ -46,8 +47,9 @@ def run(config: TrainConfig) -> dict[str, Any]:
     marks = {"command": time.time()}
     this_run = Run(open_storage(config.storage), config.run or _new_name(config))
     finished = this_run.result()
-    with ThreadPoolExecutor(1) as pool:
-        loading = pool.submit(_load, config)  # while Ray starts
+    with ThreadPoolExecutor(2) as pool:  # while Ray starts
+        loading = pool.submit(_load, config)
+        pool.submit(importlib.import_module, "jobs.train_worker")
         if finished is not None or this_run.exists():
             this_run.claim(_identity(config, loading.result()[1]))  # refuses another configuration, before Ray starts
         if finished is not None:
@@ -139,7 +141,7 @@ def _start_workers(payload: dict[str, Any], config: TrainConfig, shape: WorkerSh
 def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-    from jobs.tensorflow_trainer import KerasTrainer
+    from jobs.tensorflow_trainer import KerasTrainer, worker_environment
     from jobs.train_worker import train_worker
 
     workers = (config.min_workers, config.max_workers) if config.elastic else config.max_workers
@@ -153,6 +155,7 @@ def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, t
             # resumed from our checkpoints, which survive a driver that is killed while it writes.
             name=f"ray-{secrets.token_hex(4)}",
             storage_path=this_run.storage.path(this_run.folder),
+            worker_runtime_env={"env_vars": worker_environment(verbose=config.verbose)},
             failure_config=FailureConfig(max_failures=config.max_failures, controller_failure_limit=0),
         ),
     )

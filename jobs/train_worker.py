@@ -7,7 +7,6 @@ doing and publishes. Nothing here decides a result: that is ``mnist_core``'s par
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import sys
 import time
@@ -18,6 +17,7 @@ import ray
 from ray import train as ray_train
 from ray.train.collective import broadcast_from_rank_zero
 
+from jobs.tensorflow_trainer import load_keras
 from mnist_core.batches import Share
 from mnist_core.checkpoints import Checkpoint, checkpoint_writer, newest_checkpoint, read_checkpoint
 from mnist_core.config import TrainConfig
@@ -69,9 +69,7 @@ def train_worker(payload: dict[str, Any]) -> None:
 
 def connect(config: TrainConfig, share: Share, threads: int) -> Trainer:
     """Load TensorFlow, join the other workers, and build network and optimizer."""
-    if not config.verbose:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    load_keras()
     import tensorflow as tf
 
     from mnist_core.trainer import Trainer

@@ -104,6 +104,7 @@ def test_a_bug_while_writing_does_not_silence_the_writer():
     assert storage.written == ["b"]
 
 
+@pytest.mark.timeout(60)
 def test_a_pause_holds_items_back_until_the_end_and_the_end_does_not_wait_for_it():
     storage = SlowStorage()
     writer = NewestWriter("status", storage.write, pause_s=1e6)

@@ -68,6 +68,15 @@ def test_every_position_belongs_to_one_worker_and_the_rest_is_padding(count, bat
 
 
 @reproducible
+@given(batch_sizes, micro_sizes, world_sizes)
+def test_workers_have_the_same_number_of_micro_batches_or_one_less(batch_size, micro_size, world_size):
+    shares = [Share(rank, world_size) for rank in range(world_size)]
+    grids = [cut_into_micro_batches(batch_size, batch_size, micro_size, share) for share in shares]
+    busy = [int((grid >= 0).any(axis=-1).sum()) for grid in grids]
+    assert max(busy) - min(busy) <= 1
+
+
+@reproducible
 @given(counts, batch_sizes, micro_sizes, world_sizes)
 def test_every_sample_is_trained_on_once_an_epoch_with_its_own_label(count, batch_size, micro_size, world_size):
     found = []

@@ -102,7 +102,7 @@ def test_a_cluster_with_room_is_taken_at_once(options, nodes):
         (
             {"workers": 3},
             StandIn(node(2)),
-            "asked for 3 workers of 1 CPUs and 0 GPUs each; the cluster's nodes have 2 CPUs and 0 GPUs, "
+            "asked for 3 workers of 1 CPUs and 0 GPUs each; the nodes have 2 CPUs and 0 GPUs, "
             "of which 2 CPUs and 0 GPUs are free: ",
         ),
         ({"workers": 1, "threads_per_worker": 3}, StandIn(node(2), node(2)), "have 2 CPUs and 0 GPUs; 2 CPUs and"),

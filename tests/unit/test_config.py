@@ -61,14 +61,14 @@ def test_every_command_has_its_own_word():
 
 @given(worker_numbers)
 def test_a_number_of_workers_is_a_fixed_run(num_workers: int):
-    config = TrainConfig(workers=num_workers, batch_size=9999)
+    config = TrainConfig(workers=num_workers, batch_size=9999, micro_batch_size=1)
     assert (config.workers, config.min_workers, config.max_workers) == (str(num_workers), num_workers, num_workers)
     assert not config.elastic
 
 
 @given(st.tuples(worker_numbers, worker_numbers).map(sorted))
 def test_a_range_of_workers_is_an_elastic_run(bounds: list[int]):
-    config = TrainConfig(workers=f"{bounds[0]}:{bounds[1]}", batch_size=9999)
+    config = TrainConfig(workers=f"{bounds[0]}:{bounds[1]}", batch_size=9999, micro_batch_size=1)
     assert [config.min_workers, config.max_workers] == bounds
     assert config.elastic
 
@@ -96,9 +96,15 @@ def _is_workers(text: str) -> bool:
 
 @pytest.mark.parametrize("workers", ["5", "1:5"])
 def test_train_config_rejects_batch_smaller_than_workers(workers: str):
-    assert TrainConfig(workers=workers, batch_size=5).batch_size == 5
-    with pytest.raises(ValidationError, match="--batch-size 4 is the global batch and smaller than the 5 workers"):
-        TrainConfig(workers=workers, batch_size=4)
+    assert TrainConfig(workers=workers, batch_size=5, micro_batch_size=1).batch_size == 5
+    with pytest.raises(ValidationError, match="--batch-size 4 is the global batch"):
+        TrainConfig(workers=workers, batch_size=4, micro_batch_size=1)
+
+
+def test_train_config_rejects_fewer_micro_batches_than_workers():
+    assert TrainConfig(workers=3, batch_size=33, micro_batch_size=16).max_workers == 3
+    with pytest.raises(ValidationError, match="received 2 micro-batches of --micro-batch-size 16 for 3 workers"):
+        TrainConfig(workers=3, batch_size=32, micro_batch_size=16)
 
 
 @pytest.mark.parametrize(
@@ -159,5 +165,12 @@ def test_identity_holds_what_decides_the_result_and_nothing_else():
     )
     assert elsewhere.identity() == config.identity()
     assert json.loads(json.dumps(config.identity())) == config.identity()
-    for change in ({"seed": 1}, {"batch_size": 64}, {"precision": "mixed"}, {"dataset": "uci-digits"}, {"epochs": 2}):
+    for change in (
+        {"seed": 1},
+        {"batch_size": 64},
+        {"precision": "mixed"},
+        {"dataset": "uci-digits"},
+        {"epochs": 2},
+        {"micro_batch_size": 8},
+    ):
         assert TrainConfig(recipe="notebook", **change).identity() != config.identity()

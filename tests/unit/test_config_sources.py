@@ -143,7 +143,7 @@ def test_wrong_values_of_all_sources_are_reported_at_once(toml, monkeypatch: pyt
 
 def test_a_rule_over_several_fields_is_told_in_its_own_words():
     message = refusal(TrainConfig, ["--workers", "4", "--batch-size", "3"])
-    assert message.startswith("--batch-size 3 is the global batch and smaller than the 4 workers")
+    assert message.startswith("--batch-size 3 is the global batch: received 1 micro-batches")
 
 
 def test_a_wrong_argument_by_position_is_named_as_the_help_names_it():

@@ -146,16 +146,27 @@ def test_replaced_workers_keep_the_marks_of_their_command(run):
 
 @pytest.mark.parametrize("got_to_a_step", [True, False])
 def test_another_command_and_a_start_that_was_cut_short_are_timed_anew(run, got_to_a_step):
-    first = opened_board(run)
+    first = StatusBoard(run, 2, MARKS)
     first.mark("worker", 103.0)
+    first.mark("tensorflow", 105.0)
+    first.start(Progress())
     if got_to_a_step:
         first.update(Progress(step=1))
     first.close()
-    second = opened_board(run, {"command": 200.0} if got_to_a_step else MARKS)
+    marks = {"command": 200.0} if got_to_a_step else MARKS
+    second = opened_board(run, marks)
     second.mark("worker", 204.0)
     second.close()
-    assert second.marks["worker"] == 204.0
-    assert "first_step" not in second.marks
+    assert second.marks == {**marks, "worker": 204.0}
+
+
+def test_a_run_that_was_cut_off_while_publishing_is_started_without_a_step(run):
+    """The result tells when the start was over; this must not be missing, or the run could never be finished."""
+    board = StatusBoard(run, 1, MARKS)
+    board.start(Progress(epoch=2, history=(REPORT, REPORT)))
+    board.enter("publishing")
+    board.close()
+    assert board.marks["first_step"] > board.marks["command"]
 
 
 def test_a_resumed_run_says_where_it_goes_on(run):
