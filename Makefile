@@ -65,12 +65,13 @@ clean: ## remove .venv and caches; data and storage stay
 compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header $(LOCK_FLAGS)
 
-# uv installs in half a minute what takes pip three; where uv cannot reach an index, pip may (it has settings of its own).
+# uv needs a minute where pip needs three; where uv reaches no index, pip may, which has settings of its own. Compiled at
+# once, because the first Ray node would time out while all its processes compile.
 define install
 	@echo "installing $(1) into $(VENV)"
-	@$(PIP) install --require-hashes --requirement requirements-uv.lock \
-	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $(1) \
-	  || $(PIP) install --require-hashes --requirement $(1)
+	@$(PIP) install --require-hashes -r requirements-uv.lock \
+	  && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r $(1) \
+	  || $(PIP) install --require-hashes -r $(1)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 endef

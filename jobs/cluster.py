@@ -100,9 +100,9 @@ def shape_workers(config: TrainConfig, nodes: Sequence[dict[str, float]]) -> Wor
 
 def places(nodes: Sequence[dict[str, float]], cpus: float, gpus: int) -> int:
     """How many workers of a size the nodes can hold; a worker never spans nodes."""
-    return sum(
-        int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else float("inf"))) for node in nodes
-    )
+    needed = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+    # A little more, since 0.3 / 0.1 is a little less than 3.
+    return sum(int(min(node.get(kind, 0) / amount for kind, amount in needed.items()) + 1e-6) for node in nodes)
 
 
 def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
@@ -115,18 +115,23 @@ def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
         ResourcesError: It cannot; says what was asked and what there is.
     """
     deadline = time.monotonic() + config.resource_wait_s
+    asked = False
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         free = ray.available_resources()
         shape = shape_workers(config, nodes)
         needed_cpus, needed_gpus = config.min_workers * shape.cpus, config.min_workers * shape.gpus
         enough = free.get("CPU", 0) >= needed_cpus and free.get("GPU", 0) >= needed_gpus
-        if enough and places(nodes, shape.cpus, shape.gpus) >= config.min_workers:
-            return shape
-        if time.monotonic() >= deadline:
+        enough = enough and places(nodes, shape.cpus, shape.gpus) >= config.min_workers
+        if enough or time.monotonic() >= deadline:
             break
         _ask_for_nodes(config.min_workers, shape)
+        asked = True
         time.sleep(POLL_S)
+    if asked:
+        _ask_for_nodes(0, shape)  # a request stays until it is taken back: the nodes would never be given up
+    if enough:
+        return shape
     has = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
     raise ResourcesError(
         f"asked for {config.min_workers} workers of {shape.cpus:g} CPUs and {shape.gpus} GPUs each; the nodes "

@@ -120,7 +120,7 @@ def _facts(dataset: Dataset, training: Split, validation: Split, test: Split) ->
 
 def _identity(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
     """All that decides the result: the dataset by its content, wherever it was found."""
-    return {**config.identity(), "dataset_sha256": facts["sha256"]}
+    return {**config.identity(), "dataset": facts["sha256"]}
 
 
 def _start_workers(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Future[None]:

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from mnist_core.errors import StorageError
-
 Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
@@ -18,11 +16,11 @@ class NewestWriter(Generic[Item]):
     """Hands items to ``write``, one at a time, in a thread of its own.
 
     If writing is slower than items come, the newest waiting one replaces the older: only the last matters. A write
-    that fails is a warning while there may be a next one, and an error at ``close``.
+    that fails, for whatever reason, is a warning while there may be a next one, and an error at ``close``.
 
     Args:
         what: What an item is, for the warning.
-        write: Writes one item; may raise StorageError.
+        write: Writes one item.
         pause_s: Least time between two writes.
     """
 
@@ -32,7 +30,7 @@ class NewestWriter(Generic[Item]):
         self._pause_s = pause_s
         self._waiting: Item | None = None
         self._closing = False
-        self._failure: StorageError | None = None
+        self._failure: Exception | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"{what}-writer", daemon=True)
         self._thread.start()
@@ -47,7 +45,7 @@ class NewestWriter(Generic[Item]):
         """Wait until the last item is written.
 
         Raises:
-            StorageError: It could not be written.
+            Exception: What ``write`` raised, if it could not be written; StorageError when the storage refused it.
         """
         with self._changed:
             self._closing = True
@@ -66,7 +64,7 @@ class NewestWriter(Generic[Item]):
             try:
                 self._write(item)
                 self._failure = None
-            except StorageError as err:
+            except Exception as err:  # a thread that died would drop every later item in silence
                 self._failure = err
                 logger.warning("a %s could not be written: %s", self._what, err)
             with self._changed:

@@ -65,7 +65,8 @@ def cut_into_micro_batches(count: int, batch_size: int, micro_size: int, share: 
     positions[:count] = np.arange(count)
     grid = np.full((steps, per_worker * share.world_size * micro_size), -1, np.int64)
     grid[:, :batch_size] = positions.reshape(steps, batch_size)
-    return grid.reshape(steps, share.world_size, per_worker, micro_size)[:, share.rank]
+    # Dealt out in turn, so that nobody is left without one while another has two more.
+    return grid.reshape(steps, per_worker, share.world_size, micro_size)[:, :, share.rank]
 
 
 def epoch_steps(data: Split, config: TrainConfig, share: Share, *, epoch: int, first_step: int = 0) -> Iterator[Steps]:

@@ -68,12 +68,12 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         raise CheckpointError(f"expected a checkpoint that starts with {MAGIC!r}, found {magic!r}")
     if hashlib.sha256(body).digest() != digest:
         raise CheckpointError("its bytes do not match its checksum")
-    (length,) = struct.unpack("<I", body[:4])
     try:
+        (length,) = struct.unpack("<I", body[:4])
         progress = Progress.from_dict(json.loads(body[4 : 4 + length]))
         with np.load(io.BytesIO(body[4 + length :]), allow_pickle=False) as arrays:
             return Checkpoint(progress, {name: arrays[name] for name in arrays.files})
-    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as err:
+    except (ValueError, KeyError, TypeError, OSError, struct.error, zipfile.BadZipFile) as err:
         raise CheckpointError(f"its checksum is right but its content is not of this version: {err}") from err
 
 
@@ -115,8 +115,10 @@ def checkpoint_writer(storage: Storage, folder: str, keep: int) -> NewestWriter[
     """
 
     def write(checkpoint: Checkpoint) -> None:
-        storage.write_bytes(f"{folder}/{checkpoint.key}", encode_checkpoint(checkpoint))
-        for key in storage.list_keys(folder)[:-keep]:
+        written = f"{folder}/{checkpoint.key}"
+        storage.write_bytes(written, encode_checkpoint(checkpoint))
+        # Later names are broken ones that were skipped: counted, they would push this one out.
+        for key in [key for key in storage.list_keys(folder) if key <= written][:-keep]:
             storage.delete(key)
 
     return NewestWriter("checkpoint", write)

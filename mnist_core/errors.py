@@ -77,7 +77,7 @@ class ModelNotFoundError(MnistError):
 
 
 class RunConflictError(MnistError):
-    """Raised when a run exists on the storage with another configuration, or is being trained right now."""
+    """Raised when a run exists on the storage with another configuration."""
 
     code = "run_conflict"
 

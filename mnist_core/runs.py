@@ -169,7 +169,8 @@ class StatusBoard:
         self._say(progress=progress.to_dict())
 
     def enter(self, phase: str) -> None:
-        """Say what the run does now."""
+        """Say what the run does after training; if no step was left to take, its start is over now."""
+        self.mark("first_step", time.time())
         self._say(phase=phase)
 
     def fail(self, error: MnistError) -> None:

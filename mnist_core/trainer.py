@@ -33,7 +33,7 @@ FIXED_POINT: Final = 2.0**40
 """Units of a sum's fixed point: 9e-13 is far below Adam's epsilon, and sums up to 8e6 fit in 64 bits."""
 
 LARGEST_TERM: Final = 1e3
-"""A gradient element beyond this, or one that is not a number, counts as divergence: it would not fit the sum."""
+"""A gradient element or loss beyond this, or one that is no number, counts as divergence: it would not fit the sum."""
 
 EVALUATION_BLOCK: Final = 250
 """Samples evaluated at once, whatever the number of workers, so that the last bits do not depend on it either."""
@@ -91,17 +91,18 @@ class Trainer:
         """Count right answers and sum the loss over a split, spread over all workers.
 
         Returns:
-            Number of right answers, and the loss summed over the samples (cross-entropy, without label smoothing).
+            Number of right answers, and the loss summed over the samples (cross-entropy, without label smoothing);
+            not a number if the weights are no good.
         """
-        totals = np.zeros(2, np.int64)
+        totals = np.zeros(3, np.int64)
         blocks = cut_into_micro_batches(len(data), len(data), EVALUATION_BLOCK, self.share)
         for positions in blocks.reshape(-1, EVALUATION_BLOCK):
             real = positions >= 0
             samples = np.where(real, positions, 0)
             images, labels = data.images[samples], data.labels[samples].astype(np.int32)
             totals += self._evaluate(images, labels, real.astype(np.float32)).numpy()
-        correct, loss = self._sum(tf.constant(totals)).numpy() / FIXED_POINT
-        return round(correct), float(loss)
+        loss, correct, diverged = self._sum(tf.constant(totals)).numpy() / FIXED_POINT
+        return round(correct), float("nan") if diverged else float(loss * EVALUATION_BLOCK)
 
     def state(self) -> dict[str, npt.NDArray[np.float32]]:
         """Copy all that the next step depends on: weights, moments and average, each float32 (parameters,)."""
@@ -188,11 +189,8 @@ class Trainer:
             targets = tf.one_hot(labels, logits.shape[-1]) * (1 - smoothing) + smoothing / logits.shape[-1]
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             loss = tf.reduce_sum(losses * sample_weights)
-        gradient = tape.gradient(loss, weights)
-        terms = tf.concat([gradient, [loss, _count_right(logits, labels, sample_weights)]], axis=0)
-        fits = tf.abs(terms) < LARGEST_TERM  # false for what is not a number
-        diverged = 1.0 - tf.cast(tf.reduce_all(fits), tf.float32)
-        return _to_fixed_point(tf.concat([tf.where(fits, terms, 0.0), [diverged]], axis=0))
+        terms = tf.concat([tape.gradient(loss, weights), [loss]], axis=0)
+        return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
 
     def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
         outputs, _ = self.network.stateless_call(self._unflatten(weights), [], [images, keys], training=training)
@@ -221,12 +219,15 @@ class Trainer:
         weights = tf.identity(self._result_variable())
         logits = self._logits(weights, tf.cast(images, tf.float32)[..., None], keys, training=False)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return _to_fixed_point(
-            tf.stack([_count_right(logits, labels, sample_weights), tf.reduce_sum(losses * sample_weights)])
-        )
+        terms = tf.reduce_mean(losses * sample_weights, keepdims=True)
+        return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
 
 
-def _to_fixed_point(values: tf.Tensor) -> tf.Tensor:
+def _to_fixed_point(terms: tf.Tensor, correct: tf.Tensor) -> tf.Tensor:
+    """Terms of sums, a count, and 1 if a term does not fit: int64 (terms + 2,)."""
+    fits = tf.abs(terms) < LARGEST_TERM  # false for what is not a number
+    diverged = 1.0 - tf.cast(tf.reduce_all(fits), tf.float32)
+    values = tf.concat([tf.where(fits, terms, 0.0), [correct, diverged]], axis=0)
     return tf.cast(tf.round(tf.cast(values, tf.float64) * FIXED_POINT), tf.int64)
 
 

@@ -6,6 +6,7 @@ checkpoints or of terminals: whoever drives it passes ``on_call`` and is told af
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -74,7 +75,7 @@ class Progress:
 
 
 def hold_out(data: Split, fraction: float, seed: int, draw: int = 0) -> tuple[Split, Split]:
-    """Hold out a random share of a split, at least one sample: (the rest, the share).
+    """Hold out a random share of a split, at least one sample and never all of several: (the rest, the share).
 
     Args:
         data: The split.
@@ -83,7 +84,7 @@ def hold_out(data: Split, fraction: float, seed: int, draw: int = 0) -> tuple[Sp
         draw: Makes several draws of one seed independent.
     """
     order = permutation(seed, Purpose.SPLIT, draw, len(data))
-    num_held = max(1, round(len(data) * fraction))
+    num_held = max(1, min(round(len(data) * fraction), len(data) - 1))
     rest, held = np.sort(order[num_held:]), np.sort(order[:num_held])
     return Split(data.images[rest], data.labels[rest]), Split(data.images[held], data.labels[held])
 
@@ -108,7 +109,7 @@ def train(
         The progress after each finished epoch, the epoch's report last in its history.
 
     Raises:
-        DivergedError: A step's loss is not a finite number. ``on_call`` was not told of it.
+        DivergedError: The loss of a step, or of the validation, is not a finite number. Nobody was told of that state.
     """
     config = trainer.config
     per_epoch = steps_per_epoch(len(training), config.batch_size)
@@ -146,6 +147,11 @@ def _finish_epoch(
     trainer: Trainer, num_samples: int, validation: Split, progress: Progress, per_epoch: int
 ) -> Progress:
     correct, loss = trainer.evaluate(validation)
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the validation loss is {loss} after epoch {progress.epoch + 1}; expected a finite number: "
+            "lower --learning-rate"
+        )
     last_step = (progress.epoch + 1) * per_epoch - 1
     report = EpochReport(
         epoch=progress.epoch + 1,

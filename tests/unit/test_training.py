@@ -120,6 +120,22 @@ def test_reports_hold_the_rate_of_the_epoch_s_last_step_and_exact_validation(tra
         assert report.validation_loss == loss / 13
 
 
+def test_every_call_is_told_its_place_in_the_run_and_the_rates_of_its_steps(trainer, start, monkeypatch):
+    calls, run = [], trainer.run
+
+    def record(steps, rates, first_step):
+        calls.append((first_step, rates))
+        return run(steps, rates, first_step)
+
+    monkeypatch.setattr(trainer, "run", record)
+    trainer.load_state(start)
+    collect(trainer)
+    every_step = np.arange(EPOCHS * STEPS_AN_EPOCH)
+    expected = learning_rates("one-cycle", trainer.config.learning_rate, every_step, len(every_step))
+    assert [first_step for first_step, _ in calls] == [0, 2, 4, 5, 7, 9]
+    assert np.array_equal(np.concatenate([rates for _, rates in calls]), expected)
+
+
 def test_a_reported_training_loss_is_the_mean_over_all_samples():
     trainer = make_trainer(dropout=0.0, learning_rate=1e-12, epochs=1, steps_per_call=5)
     correct, loss = trainer.evaluate(TRAINING)  # the same before and after: nothing is learned at such a rate
