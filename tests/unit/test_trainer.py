@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 from small_run import DATA, PER_SAMPLE, PLAIN, STEPS_AN_EPOCH, make_trainer, restart, take_steps
 
 from mnist_core.batches import Share, epoch_steps
@@ -84,6 +85,19 @@ def test_loss_and_right_answers_of_a_step_are_those_of_its_true_batch(plain):
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True).numpy()
         assert loss == pytest.approx(losses.mean(), rel=1e-5)
         assert correct == (logits.numpy().argmax(axis=1) == labels).sum()
+
+
+def test_augmentation_reads_each_image_through_its_own_map():
+    trainer = make_trainer(**PLAIN, augment="affine")
+    images, labels, keys = one_step(trainer, 0)
+    (steps,) = epoch_steps(DATA, trainer.config, Share(), epoch=0)
+    for image, (a0, a1, a2, b0, b1, b2, *_) in zip(images[..., 0], steps.transforms[0].reshape(-1, 8), strict=True):
+        # SciPy counts rows first, so y comes before x.
+        image[:] = ndimage.affine_transform(image, [[b1, b0], [a1, a0]], [b2, a2], order=1, mode="grid-constant")
+    logits = trainer.network([images, keys], training=False)
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True).numpy()
+    ((loss, _),) = take_steps(trainer, last=1, per_call=1, rate=0.0)
+    assert loss == pytest.approx(losses.mean(), rel=1e-5)
 
 
 def test_label_smoothing_is_that_of_keras():
