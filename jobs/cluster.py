@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -16,8 +15,9 @@ from typing import Any
 from mnist_core.config import TrainConfig
 from mnist_core.errors import ResourcesError
 
-POLL_S = 1.0
 KNOCK_S = 5.0
+RESERVE_S = 10.0
+"""Seconds in which a cluster that has enough free gives it; on one machine it takes a tenth of a second."""
 
 
 @contextmanager
@@ -33,10 +33,7 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
     Raises:
         ResourcesError: No cluster answers at RAY_ADDRESS.
     """
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":
-        # What Ray does anyway, after a warning: whoever wants to talk to our Ray needs the token in the home folder.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    address = choose_address()
     import ray
 
     if ray.is_initialized():
@@ -58,6 +55,15 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+def choose_address() -> str:
+    """Decide where Ray is; to be called before anything imports Ray, which reads then how it is to authenticate."""
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        # What Ray does anyway, after a warning: whoever wants to talk to our Ray needs the token in the home folder.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    return address
 
 
 def _refuse_dead(address: str) -> None:
@@ -114,35 +120,28 @@ def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
     Raises:
         ResourcesError: It cannot; says what was asked and what there is.
     """
-    deadline = time.monotonic() + config.resource_wait_s
-    asked = False
-    while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        free = ray.available_resources()
-        shape = shape_workers(config, nodes)
-        needed_cpus, needed_gpus = config.min_workers * shape.cpus, config.min_workers * shape.gpus
-        enough = free.get("CPU", 0) >= needed_cpus and free.get("GPU", 0) >= needed_gpus
-        enough = enough and places(nodes, shape.cpus, shape.gpus) >= config.min_workers
-        if enough or time.monotonic() >= deadline:
-            break
-        _ask_for_nodes(config.min_workers, shape)
-        asked = True
-        time.sleep(POLL_S)
-    if asked:
-        _ask_for_nodes(0, shape)  # a request stays until it is taken back: the nodes would never be given up
-    if enough:
-        return shape
-    has = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
+    shape = shape_workers(config, _node_sizes(ray))
+    hopeless = places(_node_sizes(ray), shape.cpus, shape.gpus) < config.min_workers and not config.resource_wait_s
+    if not hopeless and _can_reserve(ray, config, shape):
+        return shape_workers(config, _node_sizes(ray))
+    free = ray.available_resources()
+    sizes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _node_sizes(ray)]
     raise ResourcesError(
-        f"asked for {config.min_workers} workers of {shape.cpus:g} CPUs and {shape.gpus} GPUs each; the nodes "
-        f"have {has}, of which {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free: "
+        f"asked for {config.min_workers} workers of {shape.cpus:g} CPUs and {shape.gpus} GPUs each; the nodes have "
+        f"{'; '.join(sizes) or 'none'}, of which {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free: "
         "ask for fewer --workers or a smaller --cpus-per-worker, or let an autoscaling cluster grow (--resource-wait-s)"
     )
 
 
-def _ask_for_nodes(num_workers: int, shape: WorkerShape) -> None:
-    """Tell the autoscaler what is needed; a cluster without one takes no notice."""
-    from ray.autoscaler.sdk import request_resources
+def _node_sizes(ray: Any) -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
-    bundle: dict[str, float] = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
-    request_resources(bundles=[bundle] * num_workers)
+
+def _can_reserve(ray: Any, config: TrainConfig, shape: WorkerShape) -> bool:
+    """Try it: only Ray knows what is free on each node, and an autoscaler sees what a pending reservation needs."""
+    bundle = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
+    group = ray.util.placement_group([bundle] * config.min_workers)
+    try:
+        return bool(group.wait(max(config.resource_wait_s, RESERVE_S)))
+    finally:
+        ray.util.remove_placement_group(group)

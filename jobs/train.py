@@ -13,7 +13,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from jobs.cluster import WorkerShape, find_places, ray_session
+from jobs.cluster import WorkerShape, choose_address, find_places, ray_session
 from jobs.watch import Watcher
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Dataset, Split, load_dataset
@@ -47,6 +47,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     marks = {"command": time.time()}
     this_run = Run(open_storage(config.storage), config.run or _new_name(config))
     finished = this_run.result()
+    choose_address()  # before a thread imports Ray
     with ThreadPoolExecutor(2) as pool:  # while Ray starts
         loading = pool.submit(_load, config)
         pool.submit(importlib.import_module, "jobs.train_worker")

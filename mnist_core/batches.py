@@ -22,7 +22,7 @@ class Share:
     world_size: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Steps:
     """One worker's input of several optimizer steps: S steps of M micro-batches of R rows.
 

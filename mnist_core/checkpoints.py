@@ -30,7 +30,7 @@ MAX_CHECKPOINT_BYTES: Final = 1 << 30
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """All that a run needs to go on as if it had never stopped.
 

@@ -138,7 +138,8 @@ class TrainConfig(DatasetFields, CommandConfig):
     augment: Literal["none", "affine"] = Field("none", description="random distortion, drawn per sample")
     ema_decay: Fraction = Field(0.0, description="decay of the weight average that is published; 0: no averaging")
     precision: Literal["float32", "bfloat16", "mixed"] = Field(
-        "float32", description="mixed: bfloat16 arithmetic, float32 weights; bfloat16: both in bfloat16"
+        "float32",
+        description="mixed (--gpu's default): bfloat16 arithmetic; bfloat16: the weights in it rounded too",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="everything random in the run follows from it")
     validation_fraction: float = Field(
@@ -159,7 +160,8 @@ class TrainConfig(DatasetFields, CommandConfig):
             return values
         # An unknown recipe of any type is left to the field's own check.
         recipe = str(values.get("recipe", cls.model_fields["recipe"].default))
-        return {**RECIPES.get(recipe, {}), **values}
+        on_gpu = {"precision": "mixed"} if str(values.get("gpu")).lower() in {"true", "1", "yes", "on"} else {}
+        return {**RECIPES.get(recipe, {}), **on_gpu, **values}
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -58,6 +58,12 @@ class ObjectNotFoundError(StorageError):
     code = "object_not_found"
 
 
+class BadRecordError(StorageError):
+    """Raised when a run's record on the storage is not the JSON object that was written."""
+
+    code = "bad_record"
+
+
 class CheckpointError(MnistError):
     """Raised when a checkpoint is torn or corrupt."""
 

@@ -30,13 +30,11 @@ class SampleDropout(layers.Layer):  # type: ignore[misc]
 
     Args:
         rate: Share of the units that is dropped; the others are scaled by 1 / (1 - rate).
-        seed: Makes the masks of several such layers independent.
     """
 
-    def __init__(self, rate: float, seed: int = 0, **options: Any) -> None:
+    def __init__(self, rate: float, **options: Any) -> None:
         super().__init__(**options)
         self.rate = rate
-        self.seed = seed
 
     def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
         """Drop units while training, else pass them on."""
@@ -44,7 +42,7 @@ class SampleDropout(layers.Layer):  # type: ignore[misc]
         if not training or self.rate == 0:
             return values
         units = tf.range(values.shape[-1], dtype=tf.int64)
-        salt = tf.cast((units + 1) * 0x9E3779B9 + self.seed * 0x85EBCA6B & 0xFFFFFFFF, tf.uint32)
+        salt = tf.cast((units + 1) * 0x9E3779B9 & 0xFFFFFFFF, tf.uint32)
         bits = _mix32(tf.bitwise.bitwise_xor(keys[:, None], salt[None, :]))
         keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
         return tf.where(keep, values / (1 - self.rate), tf.zeros_like(values))

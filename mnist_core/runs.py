@@ -15,17 +15,19 @@ from typing import Any
 
 from mnist_core.background import NewestWriter
 from mnist_core.errors import (
+    BadRecordError,
     DivergedError,
     MnistError,
     ObjectExistsError,
     ObjectNotFoundError,
     RunConflictError,
-    StorageError,
 )
 from mnist_core.storage import Storage
 from mnist_core.training import Progress
 
 MAX_RECORD_BYTES = 16 << 20
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -75,8 +77,12 @@ class Run:
         self.storage.write_bytes(f"{self.folder}/result.json", json.dumps(result, indent=2).encode())
 
     def status(self) -> dict[str, Any] | None:
-        """What the run's first worker last said; None before it said anything."""
-        return self._read("status.json")
+        """What the run's first worker last said; None before it said anything that can be read."""
+        try:
+            return self._read("status.json")
+        except BadRecordError as err:
+            logger.warning("%s", err)  # it is only for looking at: no reason to stop a run
+            return None
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Say how the run is doing."""
@@ -89,9 +95,9 @@ class Run:
         except ObjectNotFoundError:
             return None
         except ValueError as err:
-            raise StorageError(f"{self.storage.path(key)}: expected JSON, found something else; delete it") from err
+            raise BadRecordError(f"{self.storage.path(key)}: expected JSON, found something else; delete it") from err
         if not isinstance(record, dict):
-            raise StorageError(f"{self.storage.path(key)}: expected a JSON object, found {type(record).__name__}")
+            raise BadRecordError(f"{self.storage.path(key)}: expected a JSON object, found {type(record).__name__}")
         return record
 
     def _refuse_other(self, existing: dict[str, Any], asked: dict[str, Any]) -> None:

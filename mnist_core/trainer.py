@@ -38,6 +38,9 @@ LARGEST_TERM: Final = 1e3
 EVALUATION_BLOCK: Final = 250
 """Samples evaluated at once, whatever the number of workers, so that the last bits do not depend on it either."""
 
+BLOCKS_PER_CALL: Final = 4
+"""Blocks that TensorFlow may evaluate side by side."""
+
 STATE_NAMES: Final = ("weights", "first_moment", "second_moment", "average")
 
 
@@ -95,8 +98,8 @@ class Trainer:
             not a number if the weights are no good.
         """
         totals = np.zeros(3, np.int64)
-        blocks = cut_into_micro_batches(len(data), len(data), EVALUATION_BLOCK, self.share)
-        for positions in blocks.reshape(-1, EVALUATION_BLOCK):
+        batch_size = EVALUATION_BLOCK * BLOCKS_PER_CALL * self.share.world_size
+        for positions in cut_into_micro_batches(len(data), batch_size, EVALUATION_BLOCK, self.share):
             real = positions >= 0
             samples = np.where(real, positions, 0)
             images, labels = data.images[samples], data.labels[samples].astype(np.int32)
@@ -215,8 +218,15 @@ class Trainer:
             self._average.assign_add((self._weights - self._average) * (1 - decay))
 
     def _count(self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor) -> tf.Tensor:
-        keys = tf.zeros_like(labels, tf.uint32)
+        """Sum (loss, right answers, divergence) over blocks, in fixed point: int64 (3,)."""
         weights = tf.identity(self._result_variable())
+        blocks = zip(*map(tf.unstack, (images, labels, sample_weights)), strict=True)
+        return tf.add_n([self._count_block(weights, *block) for block in blocks])
+
+    def _count_block(
+        self, weights: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor
+    ) -> tf.Tensor:
+        keys = tf.zeros_like(labels, tf.uint32)
         logits = self._logits(weights, tf.cast(images, tf.float32)[..., None], keys, training=False)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         terms = tf.reduce_mean(losses * sample_weights, keepdims=True)

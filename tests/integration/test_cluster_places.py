@@ -1,0 +1,54 @@
+"""Whether a cluster has room is tried on a real one of two nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from jobs import cluster
+from jobs.cluster import WorkerShape, find_places
+from mnist_core.config import TrainConfig
+from mnist_core.errors import ResourcesError
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        import ray
+        from ray.cluster_utils import Cluster
+
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes.add_node(num_cpus=1)
+        ray.init(address=nodes.address, logging_level="error", log_to_driver=False)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def config(**options: Any) -> TrainConfig:
+    return TrainConfig(recipe="notebook", threads_per_worker=1, **options)
+
+
+def test_room_is_found_missed_while_it_is_taken_and_waited_for(two_nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(cluster, "RESERVE_S", 3.0)
+    assert find_places(ray, config(workers=2)) == WorkerShape(1, 1, 0)
+    assert find_places(ray, config(workers="1:8")) == WorkerShape(1, 1, 0)
+
+    taken = ray.util.placement_group([{"CPU": 0.5}, {"CPU": 0.5}], strategy="STRICT_SPREAD")
+    assert taken.wait(30)
+    # One CPU is free in all, but half of it on each node, where a whole worker fits on neither.
+    with pytest.raises(ResourcesError, match="of which 1 CPUs and 0 GPUs are free"):
+        find_places(ray, config(workers=1))
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(find_places, ray, config(workers=1, resource_wait_s=60))
+        two_nodes.add_node(num_cpus=1)
+        assert waiting.result() == WorkerShape(1, 1, 0)
