@@ -150,13 +150,13 @@ def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, t
     return KerasTrainer(
         train_worker,
         payload,
+        environment=worker_environment(verbose=config.verbose),
         scaling=ScalingConfig(num_workers=workers, use_gpu=config.gpu, resources_per_worker=resources),
         run=RunConfig(
             # A name of its own for every attempt: Ray would take a known one for its own run to resume. Ours is
             # resumed from our checkpoints, which survive a driver that is killed while it writes.
             name=f"ray-{secrets.token_hex(4)}",
             storage_path=this_run.storage.path(this_run.folder),
-            worker_runtime_env={"env_vars": worker_environment(verbose=config.verbose)},
             failure_config=FailureConfig(max_failures=config.max_failures, controller_failure_limit=0),
         ),
     )
