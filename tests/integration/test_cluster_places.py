@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +21,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.filterwarni
 @pytest.fixture
 def two_nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
+        # As everywhere in this process: Ray reads it once. The token is the one a local Ray makes for itself.
+        patch.setenv("RAY_AUTH_MODE", "token")
+        ray_command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
+        subprocess.run(ray_command, check=True, capture_output=True)
         import ray
         from ray.cluster_utils import Cluster
 
