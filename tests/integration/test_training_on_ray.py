@@ -21,7 +21,7 @@ OPTIONS = ["--recipe", "notebook", "--epochs", "6", "--cpus-per-worker", "0.5", 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,215 training samples: nine full batches of 128 and a short one of 63, which no number of workers divides."""
+    """4,860 training samples: 37 full batches of 128 and a short one of 124, in micro-batches of 16 and one of 12."""
     return write_digits(tmp_path_factory.mktemp("data") / "digits.npz")
 
 
@@ -62,7 +62,7 @@ def assert_same_weights(storage: str, run: str) -> None:
 
 
 def test_a_run_trains_evaluates_and_publishes(reference: dict[str, Any], storage: str) -> None:
-    assert reference["test"]["count"] == 150
+    assert reference["test"]["count"] == 600
     assert reference["test"]["accuracy"] > 0.9
     assert reference["workers"] == 2
     assert reference["epochs"] == 6
@@ -152,7 +152,9 @@ def test_a_changed_configuration_is_refused_field_by_field(digits: Path, storage
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(digits: Path, storage: str) -> None:
-    with started(*words(digits, storage, "diverged", "1"), "--learning-rate", "1e30") as command:
+    options = words(digits, storage, "diverged", "1")
+    options[options.index("--steps-per-call") + 1] = "1"  # so that there is a state before the one that is no good
+    with started(*options, "--learning-rate", "1e30") as command:
         code, stdout, stderr = command.finish()
     assert (code, stdout) == (1, "")
     assert stderr.count("error: ") == 1
@@ -172,7 +174,7 @@ def test_too_few_cpus_is_said_at_once(digits: Path, storage: str) -> None:
 @pytest.mark.usefixtures("reference")
 def test_an_elastic_run_uses_what_there_is_and_ends_with_the_same_result(digits: Path, storage: str) -> None:
     options = ["--cpus-per-worker", "1"]
-    with started(*words(digits, storage, "elastic", "1:64"), *options) as command:
+    with started(*words(digits, storage, "elastic", "1:8"), *options) as command:
         result = command.result()
-    assert 1 <= result["workers"] < 64
+    assert 1 <= result["workers"] <= 8
     assert_same_weights(storage, "elastic")

@@ -23,7 +23,7 @@ from mnist_core.storage import open_storage
 DEADLINE_S = 180.0
 
 
-def write_digits(path: Path, count: int = 1500) -> Path:
+def write_digits(path: Path, count: int = 6000) -> Path:
     """Write a small dataset in Keras's layout: blurred squares whose place tells the class. Quick to load and learn."""
     rng = np.random.default_rng(7)
     labels = rng.integers(0, 10, count).astype(np.uint8)

@@ -161,7 +161,13 @@ def test_execution_fields_are_all_real_fields():
 def test_identity_holds_what_decides_the_result_and_nothing_else():
     config = TrainConfig(recipe="notebook")
     elsewhere = TrainConfig(
-        recipe="notebook", workers="1:4", storage="s3://bucket", verbose=True, gpu=True, run="again"
+        recipe="notebook",
+        workers="1:4",
+        storage="s3://bucket",
+        verbose=True,
+        gpu=True,
+        precision="float32",
+        run="again",
     )
     assert elsewhere.identity() == config.identity()
     assert json.loads(json.dumps(config.identity())) == config.identity()
