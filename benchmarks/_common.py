@@ -93,9 +93,11 @@ def print_report(
     must: Mapping[str, Mapping[str, Any]],
     *,
     json_only: bool,
+    versions: Mapping[str, str] | None = None,
 ) -> None:
-    """Print the table for people, then the JSON object as the last line."""
-    versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+    """Print the table for people, then the JSON object as the last line; ``versions`` are added to ours."""
+    ours = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    versions = {"python": platform.python_version(), **ours, **(versions or {})}
     if not json_only:
         width = max(len(row["way"]) for row in rows)
         print(f"{benchmark}: {rounds} rounds, {CORES} cores, {', '.join(' '.join(item) for item in versions.items())}")

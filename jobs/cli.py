@@ -15,7 +15,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mnist_core.config import COMMANDS, CommandConfig
+from mnist_core.config import COMMANDS
+from mnist_core.config_fields import CommandConfig
 from mnist_core.config_sources import format_help, load_config
 from mnist_core.errors import ConfigError, MnistError
 
@@ -33,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _deliver(_answer(words))
+        text, problem = _answer(words, own_process=argv is None)
+        code = _deliver(text)
+        return _fail(problem, EXIT_FAILED) if problem else code
     except ConfigError as err:
         return _fail(str(err), EXIT_USAGE)
     except MnistError as err:
@@ -42,18 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", EXIT_FAILED)
 
 
-def _answer(words: list[str]) -> str:
-    """What the command line asks for, as text for stdout."""
+def _answer(words: list[str], *, own_process: bool) -> tuple[str, str | None]:
+    """What the command line asks for, as text for stdout, and what is wrong although there is an answer."""
     if words and words[0] in ("-h", "--help"):
-        return _overview()
+        return _overview(), None
     cls = _find_command(words[0] if words else "")
     if {"-h", "--help"} & set(words):
-        return format_help(cls)
+        return format_help(cls), None
     config = load_config(cls, words[1:])
+    if own_process and not config.verbose:
+        _hush_native_libraries()
     _set_up_logging(config.verbose)
     module = importlib.import_module(f"jobs.{config.command}")
     result = module.run(config)
-    return json.dumps(result) if config.json_output else module.render(result)
+    return json.dumps(result) if config.json_output else module.render(result), result.get("problem")
 
 
 def _deliver(text: str) -> int:
@@ -80,12 +85,20 @@ def _overview() -> str:
     lines = [
         "usage: mnist COMMAND [options]",
         "",
-        "Digits on a Ray cluster: train, evaluate, publish.",
+        "Digits on a Ray cluster: train, evaluate, publish, score.",
         "",
         "commands:",
     ]
     lines += [f"  {cls.command:<10} {cls.__doc__}" for cls in COMMANDS]
     return "\n".join([*lines, "", "mnist COMMAND --help shows a command's options."])
+
+
+def _hush_native_libraries() -> None:
+    """Keep stderr for what Python writes: TensorFlow, LiteRT and Ray write to its descriptor, past every logger."""
+    ours = os.dup(sys.stderr.fileno())
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())
+    sys.stderr = os.fdopen(ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
 
 
 def _set_up_logging(verbose: bool) -> None:

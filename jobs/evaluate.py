@@ -26,13 +26,12 @@ from mnist_core.config import EvaluateConfig
 from mnist_core.datasets import Dataset, Split, load_dataset
 from mnist_core.errors import ConfigError, MnistError, ResourcesError, StorageError
 from mnist_core.evaluation import Counts, Evaluation, count_predictions
-from mnist_core.predictor import Predictor
+from mnist_core.predictor import MODEL_FILES, Predictions, load_predictor
 from mnist_core.registry import open_model
 from mnist_core.report import evaluation_files
 from mnist_core.storage import open_storage
 
-Probabilities = npt.NDArray[np.float32]
-Part = tuple[Counts, Probabilities]
+Part = tuple[Counts, Predictions]
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
@@ -43,8 +42,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
     Returns:
         A JSON object: ``model``, ``version``, ``dataset`` (``name``, ``split``, ``sha256``), all of
-        ``Evaluation.to_dict``, ``seconds`` from images to probabilities (of Ray tasks with the start of their
-        processes), ``images_per_second`` and ``output`` (a folder, or None).
+        ``Evaluation.to_dict``, ``rejected`` (``count`` and ``fraction`` of the images, which the metrics hold too),
+        ``seconds`` from images to predictions (of Ray tasks with the start of their processes), ``images_per_second``
+        and ``output`` (a folder, or None).
 
     Raises:
         ConfigError: The output folder is in use.
@@ -60,11 +60,12 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     with download_progress() as progress:
         dataset = load_dataset(config.dataset, config.data_dir, progress=progress)
     split, data = _choose_split(dataset, config.split)
-    model = artifact.files.get("model.tflite", b"")
+    model = {name: content for name, content in artifact.files.items() if name == MODEL_FILES["float32"]}
     evaluate = _evaluate_on_ray if config.workers > 1 else _evaluate_here
     parts, seconds = evaluate(model, data, config)
     evaluation = sum((counts for counts, _ in parts), start=Counts()).evaluate()
-    probabilities = np.concatenate([shard for _, shard in parts])
+    probabilities = np.concatenate([predictions.probabilities for _, predictions in parts])
+    num_rejected = sum(int(predictions.rejected.sum()) for _, predictions in parts)
     facts = {"name": dataset.name, "split": split, "sha256": dataset.sha256}
     if config.output:
         files = _make_files(config, artifact.manifest, facts, data, evaluation, probabilities)
@@ -74,6 +75,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         "version": artifact.manifest.version,
         "dataset": facts,
         **evaluation.to_dict(),
+        "rejected": {"count": num_rejected, "fraction": num_rejected / evaluation.count},
         "seconds": round(seconds, 3),
         "images_per_second": round(evaluation.count / seconds),
         "output": str(config.output) if config.output else None,
@@ -87,6 +89,7 @@ def render(result: dict[str, Any]) -> str:
         f"{result['model']}/{result['version']} on {dataset['name']} ({dataset['split']})",
         f"accuracy {result['accuracy']:.2%} ({result['correct']:,} of {result['count']:,} right), "
         f"loss {result['loss']:.4f}, calibration error {result['ece']:.2%}",
+        f"rejected as no digit: {result['rejected']['count']:,} ({result['rejected']['fraction']:.2%})",
         "",
         "digit  images  precision   recall       F1   most often taken for",
     ]
@@ -102,21 +105,21 @@ def render(result: dict[str, Any]) -> str:
 
 
 def evaluate_shard(
-    model: bytes, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], threads: int | None
+    model: Mapping[str, bytes], images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], threads: int | None
 ) -> Part:
     """Evaluate a share of the images; runs as a Ray task.
 
     Args:
-        model: Content of a ``model.tflite``.
+        model: The files of the model.
         images: uint8 (N, 28, 28); N may be 0.
         labels: uint8 (N,).
         threads: Threads of the engine; None takes all cores.
 
     Returns:
-        The counts, and the probabilities: float32 (N, 10).
+        The counts, and the predictions.
     """
-    probabilities = Predictor(model, threads).predict(images)
-    return count_predictions(probabilities, labels), probabilities
+    predictions = load_predictor(model, device="cpu", threads=threads).predict(images)
+    return count_predictions(predictions.probabilities, labels), predictions
 
 
 def _choose_split(dataset: Dataset, split: str) -> tuple[str, Split]:
@@ -128,14 +131,14 @@ def _choose_split(dataset: Dataset, split: str) -> tuple[str, Split]:
     return split, train if split == "train" else test
 
 
-def _evaluate_here(model: bytes, data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
+def _evaluate_here(model: Mapping[str, bytes], data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
     with _native_stderr(shown=config.verbose):
         started = time.perf_counter()
         part = evaluate_shard(model, data.images, data.labels, config.threads)
         return [part], time.perf_counter() - started
 
 
-def _evaluate_on_ray(model: bytes, data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
+def _evaluate_on_ray(model: Mapping[str, bytes], data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
     threads = config.threads or 1
     shards = zip(np.array_split(data.images, config.workers), np.array_split(data.labels, config.workers), strict=True)
     with ray_session(verbose=config.verbose) as ray:
@@ -176,7 +179,7 @@ def _make_files(
     facts: Mapping[str, Any],
     data: Split,
     evaluation: Evaluation,
-    probabilities: Probabilities,
+    probabilities: npt.NDArray[np.float32],
 ) -> dict[str, bytes]:
     model = f"{manifest.name}/{manifest.version}"
     tables = {

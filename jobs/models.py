@@ -10,7 +10,8 @@ from typing import Any, Final
 from rich.filesize import decimal
 
 from mnist_core.artifact import VERSION, Manifest, read_manifest, verify_artifact
-from mnist_core.config import SLUG, ModelsConfig
+from mnist_core.config import ModelsConfig
+from mnist_core.config_fields import SLUG
 from mnist_core.errors import ArtifactError, ConfigError, ModelNotFoundError
 from mnist_core.registry import current_version, list_models, list_versions, promote, resolve, rollback
 from mnist_core.storage import Storage, open_storage

@@ -1,4 +1,4 @@
-"""The end of a training run: export, measure on the test set, publish, record. Runs once, on the first worker."""
+"""The end of a run: calibrate, export, measure on the test set, publish, record. Runs once, on the first worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mnist_core.checkpoints import Checkpoint
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
 from mnist_core.evaluation import evaluate_model
-from mnist_core.export import export_model
-from mnist_core.predictor import Predictor
+from mnist_core.export import export_calibrated
+from mnist_core.predictor import load_predictor
 from mnist_core.registry import promote
 from mnist_core.report import evaluation_files
 from mnist_core.runs import Run, StatusBoard
@@ -30,7 +30,7 @@ def publish_run(
     run: Run,
     trainer: Trainer,
     final: Checkpoint,
-    test: Split,
+    splits: dict[str, Split],
     board: StatusBoard,
 ) -> None:
     """Publish what a run has learned.
@@ -44,14 +44,16 @@ def publish_run(
         run: Where the result is recorded.
         trainer: Holds the network.
         final: The finished progress, and the weights to publish as ``selected``.
-        test: The test split.
+        splits: The training, validation and test split, by name.
         board: Where to say how it goes.
     """
     board.enter("publishing")
-    model = export_model(trainer.load_network(final.arrays["selected"]))
-    evaluation, probabilities = evaluate_model(
-        Predictor(model["model.tflite"], payload["threads"]), test.images, test.labels
+    network, threads, test = trainer.load_network(final.arrays["selected"]), payload["threads"], splits["test"]
+    model, calibrated = export_calibrated(
+        network, splits["train"], splits["validation"], seed=config.seed, threads=threads
     )
+    predictor = load_predictor(model, device="cpu", threads=threads)
+    evaluation, predictions = evaluate_model(predictor, test.images, test.labels)
     history = [asdict(report) for report in final.progress.history]
     best = final.progress.best
     published = best if config.select == "best" else final.progress.history[-1]
@@ -60,12 +62,13 @@ def publish_run(
     measured = {
         "validation": {"accuracy": published.validation_accuracy, "loss": published.validation_loss},
         "test": {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "count": evaluation.count},
+        **calibrated,
     }
     files = evaluation_files(
         evaluation,
         test.images,
         test.labels,
-        probabilities,
+        predictions.probabilities,
         model=config.model,
         dataset={**payload["dataset"], "split": "test"},
         tables={"Configuration": settings, "Dataset": payload["dataset"], "Libraries": libraries},

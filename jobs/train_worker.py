@@ -63,7 +63,7 @@ def train_worker(payload: dict[str, Any]) -> None:
     if board:
         from jobs.publish import publish_run
 
-        publish_run(payload, config, run, trainer, selected, splits["test"], board)
+        publish_run(payload, config, run, trainer, selected, splits, board)
         board.close()
 
 

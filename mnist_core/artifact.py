@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from mnist_core.config import Slug
+from mnist_core.config_fields import Slug
 from mnist_core.errors import ArtifactError, ModelNotFoundError, ObjectExistsError, ObjectNotFoundError
 from mnist_core.sealed import seal, sha256, unseal
 from mnist_core.storage import KEY, Storage

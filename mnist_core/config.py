@@ -8,73 +8,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
+from mnist_core.config_fields import (
+    CommandConfig,
+    DataDirField,
+    DatasetFields,
+    Fraction,
+    LocalPath,
+    PredictorFields,
+    Slug,
+    absolute_storage,
+)
 from mnist_core.recipes import RECIPES
-
-DEFAULT_STORAGE: Final = "storage"
-SLUG: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-"""What a model or a run may be called: it becomes one folder name below the storage, never more."""
-
-
-def _absolute_storage(value: str) -> str:
-    """Make a storage folder absolute, since workers run in another working directory."""
-    if not value:
-        raise ValueError("a folder or an s3://, gs:// URI")
-    return value if "://" in value else str(Path(value).expanduser().absolute())
-
-
-def _slug(value: str) -> str:
-    if not re.fullmatch(SLUG, value):
-        raise ValueError("a name of letters, digits, '.', '_' and '-', at most 100, the first a letter or digit")
-    return value
-
-
-def _absolute_path(value: Path) -> Path:
-    return value.expanduser().absolute()
-
-
-Storage = Annotated[str, AfterValidator(_absolute_storage)]
-Slug = Annotated[str, AfterValidator(_slug)]
-LocalPath = Annotated[Path, AfterValidator(_absolute_path)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class CommandConfig(BaseModel):
-    """What every command understands."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-    command: ClassVar[str]
-    """The words that start this command after ``mnist``."""
-
-    storage: Storage = Field(
-        DEFAULT_STORAGE,
-        validate_default=True,
-        description="folder or s3://, gs:// URI that keeps runs, checkpoints and models",
-    )
-    json_output: bool = Field(False, description="print one JSON object as the last line of stdout")
-    verbose: bool = Field(False, description="let TensorFlow and Ray say what they have to say")
-
-
-class DataDirField(BaseModel):
-    """Where a named dataset may already lie."""
-
-    data_dir: LocalPath | None = Field(
-        None, description="folder with the named dataset's IDX files, looked at before the cache and the network"
-    )
-
-
-class DatasetFields(DataDirField):
-    """How a dataset is named, shared by the commands that learn from or score one."""
-
-    dataset: str = Field(
-        "mnist",
-        description="mnist, fashion-mnist, uci-digits, a class folder, an .npz, or a folder with IDX files",
-    )
 
 
 class TrainConfig(DatasetFields, CommandConfig):
@@ -217,6 +166,70 @@ class EvaluateConfig(DatasetFields, CommandConfig):
     output: LocalPath | None = Field(None, description="new folder for evaluation.json, report.html and the plots")
 
 
+class PredictConfig(PredictorFields, CommandConfig):
+    """Read the digit of single images: files, or - for standard input."""
+
+    command: ClassVar[str] = "predict"
+
+    images: CliPositionalArg[list[str]] = Field(min_length=1, description="image files; - reads standard input")
+    threads: PositiveInt | None = Field(None, description="threads of the engine; None takes all cores")
+
+
+class ScoreConfig(PredictorFields, CommandConfig):
+    """Score datasets of images in batch on Ray: one row an image, every image accounted for."""
+
+    command: ClassVar[str] = "score"
+
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {
+            "storage",
+            "json_output",
+            "verbose",
+            "paths",
+            "model",
+            "device",
+            "workers",
+            "cpus_per_worker",
+            "max_bad_fraction",
+            "resume",
+        }
+    )
+    """Fields that do not decide what is in the rows. A resumed job must agree on all others, and on its inputs."""
+
+    paths: CliPositionalArg[list[str]] = Field(
+        min_length=2,
+        description="INPUT... OUTPUT. Inputs: folders, globs, image files, IDX, .npy, .npz, Parquet, tar shards, lists "
+        "of files (.txt), local or s3://; the output: a new folder or s3:// prefix",
+    )
+    format: Literal["parquet", "csv", "jsonl"] = Field("parquet", description="of the output")
+    probabilities: bool = Field(False, description="also write the probability of each digit")
+    labels: str | None = Field(None, description="file with the true labels of the one IDX or .npy input")
+    image_column: str | None = Field(None, description="of Parquet inputs; None looks for image, bytes, data, content")
+    label_column: str | None = Field(None, description="of Parquet inputs; None looks for label, labels, digit")
+    id_column: str | None = Field(None, description="of Parquet inputs; None calls rows by file and index")
+    max_bad_fraction: float = Field(
+        0.05, ge=0, le=1, description="the job fails at its end, with its output kept, if more items than this are bad"
+    )
+    resume: bool = Field(False, description="finish the job that began in OUTPUT and was stopped")
+    workers: PositiveInt | None = Field(None, description="actors that score; None takes one for each CPU")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for an actor")
+
+    @property
+    def inputs(self) -> list[str]:
+        """What is scored."""
+        return self.paths[:-1]
+
+    @property
+    def output(self) -> str:
+        """Where the rows go: an absolute folder or a URI."""
+        return absolute_storage(self.paths[-1])
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide the rows, for the check that a resumed job is the same job."""
+        fields = self.model_dump(mode="json", exclude=set(self.EXECUTION_FIELDS))
+        return {**fields, "inputs": self.inputs, "working_directory": str(Path.cwd())}
+
+
 class DataConfig(DataDirField, CommandConfig):
     """List the known datasets, fetch one into the cache, or show what one holds."""
 
@@ -237,5 +250,12 @@ class ModelsConfig(CommandConfig):
     target: CliPositionalArg[str | None] = Field(None, description="NAME or NAME/VERSION; a number alone means mnist/N")
 
 
-COMMANDS: Final[tuple[type[CommandConfig], ...]] = (TrainConfig, EvaluateConfig, DataConfig, ModelsConfig)
+COMMANDS: Final[tuple[type[CommandConfig], ...]] = (
+    TrainConfig,
+    EvaluateConfig,
+    PredictConfig,
+    ScoreConfig,
+    DataConfig,
+    ModelsConfig,
+)
 """Every command's configuration."""

@@ -26,7 +26,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from mnist_core.config import COMMANDS, CommandConfig
+from mnist_core.config import COMMANDS
+from mnist_core.config_fields import CommandConfig
 from mnist_core.errors import ConfigError
 
 ENV_PREFIX: Final = "MNIST_"

@@ -110,3 +110,27 @@ class RunInterruptedError(MnistError):
     """Raised when a run was stopped from the keyboard; it can be resumed."""
 
     code = "interrupted"
+
+
+class ItemUnreadableError(ImageError):
+    """Raised when one item of a dataset cannot be read: its file vanished, is a folder or is not ours to read."""
+
+    code = "item_unreadable"
+
+
+class ContainerTornError(ImageError):
+    """Raised when a file of many images turns out, while it is read, to be cut off, damaged or changed."""
+
+    code = "container_torn"
+
+
+class OutputConflictError(MnistError):
+    """Raised when an output folder belongs to another job, or to the same one with other settings."""
+
+    code = "output_conflict"
+
+
+class ScoringFailedError(MnistError):
+    """Raised when a scoring job fails for a reason that is not in one of its images."""
+
+    code = "scoring_failed"

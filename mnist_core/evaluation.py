@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.predictor import Predictor
+from mnist_core.predictor import Predictions, Predictor
 from mnist_core.splits import NUM_CLASSES
 
 NUM_BINS: Final = 15
@@ -170,7 +170,7 @@ def count_predictions(probabilities: npt.NDArray[np.float32], labels: npt.NDArra
 
 def evaluate_model(
     predictor: Predictor, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
-) -> tuple[Evaluation, npt.NDArray[np.float32]]:
+) -> tuple[Evaluation, Predictions]:
     """Evaluate a model on labelled images.
 
     Args:
@@ -179,10 +179,10 @@ def evaluate_model(
         labels: uint8 (N,), 0 to 9.
 
     Returns:
-        The metrics, and the probabilities they come from: float32 (N, 10).
+        The metrics, over all images whether rejected or not, and the predictions they come from.
     """
-    probabilities = predictor.predict(images)
-    return count_predictions(probabilities, labels).evaluate(), probabilities
+    predictions = predictor.predict(images)
+    return count_predictions(predictions.probabilities, labels).evaluate(), predictions
 
 
 def rank_mistakes(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:

@@ -13,6 +13,7 @@ import os
 import struct
 import uuid
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,12 @@ from mnist_core.errors import DatasetError
 MAX_BYTES: Final = 2**30
 """The largest file that is read, before and after decompression: 20 times MNIST, and an end to a gzip bomb."""
 
+GZIP_MAGIC: Final = b"\x1f\x8b"
+MAX_HEADER_BYTES: Final = 4 + 4 * 4
+"""The longest header that is read: four dimensions."""
+
 _DTYPES: Final = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS: Final = 4
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 def read_idx(path: Path) -> npt.NDArray[Any]:
@@ -79,8 +83,63 @@ def parse_idx(data: bytes, name: str) -> npt.NDArray[Any]:
     Raises:
         DatasetError: The bytes are no IDX file, or fewer or more than its header says.
     """
-    is_idx = data[:2] == b"\0\0" and len(data) >= 4 and data[2] in _DTYPES and 1 <= data[3] <= _MAX_DIMENSIONS
-    if not is_idx:
+    header = parse_idx_header(data, name)
+    header.check_size(len(data), name)
+    try:
+        array: npt.NDArray[Any] = np.ndarray(header.shape, header.dtype, data, offset=header.start_bytes)
+    except ValueError as err:  # no values, but sides that multiply to more than an address
+        raise DatasetError(f"{name}: its header says {header}, which holds nothing") from err
+    return array.astype(header.dtype.newbyteorder("="), copy=False)
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What a file says of the one array that it holds.
+
+    Attributes:
+        dtype: Of the values, as they lie in the file.
+        shape: Of the array.
+        start_bytes: Where the values begin.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start_bytes: int
+
+    def __str__(self) -> str:
+        return _describe(self.dtype, self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the whole file, uncompressed."""
+        return self.start_bytes + math.prod(self.shape) * self.dtype.itemsize
+
+    def check_size(self, found_bytes: int, name: str) -> None:
+        """Refuse a file that has fewer or more bytes than its header says.
+
+        Raises:
+            DatasetError: It has.
+        """
+        if found_bytes != self.num_bytes:
+            raise DatasetError(
+                f"{name}: its header says {self}, so expected {self.num_bytes} bytes, found {found_bytes}"
+            )
+
+
+def parse_idx_header(data: bytes, name: str) -> ArrayHeader:
+    """Read the header of an IDX file.
+
+    Args:
+        data: The first ``MAX_HEADER_BYTES`` of the file or more, uncompressed; all of a smaller one.
+        name: What to call it in a message.
+
+    Returns:
+        What the header says; whether the values are there is not looked at.
+
+    Raises:
+        DatasetError: The bytes are the beginning of no IDX file, or the header is cut off.
+    """
+    if not is_idx(data):
         raise DatasetError(
             f"{name}: expected an IDX file, which begins with 00 00 08 03 (images) or 00 00 08 01 (labels), "
             f"found {data[:4].hex(' ') or 'an empty file'}"
@@ -89,17 +148,12 @@ def parse_idx(data: bytes, name: str) -> npt.NDArray[Any]:
     start = 4 + 4 * num_dimensions
     if len(data) < start:
         raise DatasetError(f"{name}: expected an IDX header of {start} bytes, found {len(data)}: the file is cut off")
-    shape = struct.unpack_from(f">{num_dimensions}I", data, 4)
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise DatasetError(
-            f"{name}: its header says {_describe(dtype, shape)}, so expected {expected} bytes, found {len(data)}"
-        )
-    try:
-        array: npt.NDArray[Any] = np.ndarray(shape, dtype, data, offset=start)
-    except ValueError as err:  # no values, but sides that multiply to more than an address
-        raise DatasetError(f"{name}: its header says {_describe(dtype, shape)}, which holds nothing") from err
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return ArrayHeader(dtype, struct.unpack_from(f">{num_dimensions}I", data, 4), start)
+
+
+def is_idx(data: bytes) -> bool:
+    """Tell whether uncompressed bytes begin as those of an IDX file do."""
+    return len(data) >= 4 and data[:2] == b"\0\0" and data[2] in _DTYPES and 1 <= data[3] <= _MAX_DIMENSIONS
 
 
 def read_uncompressed(path: Path) -> bytes:
@@ -137,7 +191,7 @@ def uncompress(data: bytes, name: str) -> bytes:
     Raises:
         DatasetError: The wrapper is cut off, damaged, followed by other data, or hides more than ``MAX_BYTES``.
     """
-    if not data.startswith(_GZIP_MAGIC):
+    if not data.startswith(GZIP_MAGIC):
         return data
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: a gzip wrapper, whose checksum zlib verifies
     try:

@@ -23,7 +23,7 @@ from mnist_core.artifact import (
     published_versions,
     verify_artifact,
 )
-from mnist_core.config import SLUG
+from mnist_core.config_fields import SLUG
 from mnist_core.errors import ArtifactError, ModelNotFoundError, ObjectNotFoundError, StorageError
 from mnist_core.sealed import seal, unseal
 from mnist_core.storage import Storage, open_storage
@@ -150,12 +150,13 @@ def open_model(storage: Storage, reference: str) -> Artifact:
         ArtifactError: The model is broken.
         ModelNotFoundError: There is no such model.
     """
-    if _is_reference(reference):
+    if is_reference(reference):
         return load_artifact(storage, *resolve(storage, reference))
     return load_artifact_folder(open_storage(reference))
 
 
-def _is_reference(reference: str) -> bool:
+def is_reference(reference: str) -> bool:
+    """Whether a reference names a published model, not an artifact folder."""
     return re.fullmatch(rf"{SLUG}(/{VERSION})?", reference) is not None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,8 @@ from mnist_core.idx import MAX_BYTES, read_idx
 
 IMAGE_SIZE: Final = (28, 28)
 NUM_CLASSES: Final = 10
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"})
 
-_IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"})
 _EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _IDX_NAME: Final = re.compile(r"(?P<before>(?!\.).*)(?P<kind>images|labels)(?P<after>.*?)(\.gz)?", re.IGNORECASE)
 _OF_TEST_SPLIT: Final = re.compile(r"t10k|(?<![a-z])test", re.IGNORECASE)
@@ -64,18 +64,27 @@ def make_split(images: npt.NDArray[Any], labels: npt.NDArray[Any], images_name: 
         raise DatasetError(
             f"{images_name}: expected images as uint8 (N, 28, 28), found {images.dtype} {tuple(images.shape)}"
         )
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DatasetError(f"{labels_name}: expected labels as uint8 (N,), found {labels.dtype} {tuple(labels.shape)}")
     if len(images) == 0:
         raise DatasetError(f"{images_name}: expected at least one image, found none")
-    if len(images) != len(labels):
+    check_labels(labels, len(images), images_name, labels_name)
+    return Split(images, labels.astype(np.uint8, copy=False))
+
+
+def check_labels(labels: npt.NDArray[Any], num_images: int, images_name: str, labels_name: str) -> None:
+    """Refuse labels that are no digits or too few or too many.
+
+    Raises:
+        DatasetError: They are not of an integer type, (N,) with N = ``num_images``, each 0 to 9.
+    """
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DatasetError(f"{labels_name}: expected labels as uint8 (N,), found {labels.dtype} {tuple(labels.shape)}")
+    if len(labels) != num_images:
         raise DatasetError(
-            f"{labels_name}: expected {len(images)} labels, one for each image of {images_name}, found {len(labels)}"
+            f"{labels_name}: expected {num_images} labels, one for each image of {images_name}, found {len(labels)}"
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= NUM_CLASSES))
     if wrong.size:
         raise DatasetError(f"{labels_name}: expected labels from 0 to 9, found {labels[wrong[0]]} at index {wrong[0]}")
-    return Split(images, labels.astype(np.uint8, copy=False))
 
 
 def read_splits(path: Path) -> tuple[Split, Split]:
@@ -135,7 +144,7 @@ def _read_class_folders(folder: Path) -> Split:
 
 
 def _is_image_name(path: Path) -> bool:
-    return path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _read_image(path: Path) -> npt.NDArray[np.uint8]:
@@ -182,13 +191,25 @@ def _read_idx_half(path: Path) -> Split:
 
 
 def _idx_pairs(folder: Path) -> dict[str, dict[str, Path]]:
-    """Pair IDX files by what their names share: shared name -> ``images`` or ``labels`` -> file."""
-    pairs: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):  # name.gz comes after name and replaces it
-        match = _IDX_NAME.fullmatch(path.name)
-        if match and path.is_file():
-            pairs.setdefault(_pair_name(match), {})[match["kind"].lower()] = path
+    names = [path.name for path in folder.iterdir() if _IDX_NAME.fullmatch(path.name) and path.is_file()]
+    return {
+        shared: {kind: folder / name for kind, name in pair.items()} for shared, pair in pair_idx_names(names).items()
+    }
+
+
+def pair_idx_names(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Pair the files of a folder by what their names share: shared name -> ``images`` or ``labels`` -> file name."""
+    pairs: dict[str, dict[str, str]] = {}
+    for name in sorted(names):  # name.gz comes after name and replaces it
+        if match := _IDX_NAME.fullmatch(name):
+            pairs.setdefault(_pair_name(match), {})[match["kind"].lower()] = name
     return pairs
+
+
+def find_labels_name(images_name: str, pairs: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Name the file with the labels of an images file, where `pair_idx_names` has found one beside it."""
+    match = _IDX_NAME.fullmatch(images_name)
+    return pairs.get(_pair_name(match), {}).get("labels") if match and match["kind"].lower() == "images" else None
 
 
 def _pair_name(match: re.Match[str]) -> str:

@@ -56,8 +56,8 @@ def test_the_help_of_a_command_is_printed_on_stdout(flag: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "no command (expected one of: train, evaluate, data, models)"),
-        (["tran"], "unknown command 'tran', did you mean train? (expected one of: train, evaluate, data, models)"),
+        ([], "no command (expected one of: train, evaluate, predict, score, data, models)"),
+        (["tran"], "unknown command 'tran', did you mean train? (expected one of: train, evaluate, predict, score, data, models)"),
         (["train", "--epoch", "3"], "unknown flag --epoch, did you mean --epochs?"),
     ],
 )
@@ -131,6 +131,7 @@ from jobs import cli
 def run(config):
     logging.getLogger("mnist_core.x").info("some detail")
     logging.getLogger("mnist_core.x").warning("some trouble")
+    return {}
 module = types.ModuleType("jobs.models")
 module.run, module.render = run, lambda result: "done"
 sys.modules["jobs.models"] = module

@@ -9,7 +9,8 @@ from typing import ClassVar
 import pytest
 from pydantic import Field
 
-from mnist_core.config import CommandConfig, DataConfig, EvaluateConfig, ModelsConfig, TrainConfig
+from mnist_core.config import DataConfig, EvaluateConfig, ModelsConfig, TrainConfig
+from mnist_core.config_fields import CommandConfig
 from mnist_core.config_sources import format_help, load_config
 from mnist_core.errors import ConfigError
 from mnist_core.recipes import RECIPES

@@ -1,0 +1,131 @@
+"""What runs a published model: LiteRT on CPU, TensorFlow with XLA on a GPU. Which one is the predictor's choice.
+
+TensorFlow is imported when an ``XlaEngine`` is made and never before.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter
+
+from mnist_core.errors import ArtifactError
+from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
+
+WAY_OUT: Final = "publish the model again, or name another version"
+OUTPUTS: Final = ("probabilities", "strangeness")
+SIGNATURE: Final = f"uint8 (-1, 28, 28) to float32 (-1, {NUM_CLASSES}), float32 (-1,)"
+"""Of a published model: images to probabilities and strangeness."""
+
+Images = npt.NDArray[np.uint8]
+Outputs = Sequence[npt.NDArray[np.float32]]
+
+
+class Engine(Protocol):
+    """Something that computes a model's outputs for uint8 (N, 28, 28), N at least 1; not for two threads at once."""
+
+    def run(self, images: Images) -> Outputs:
+        """Compute each output for all images."""
+
+
+class LiteRtEngine:
+    """A model on LiteRT with XNNPACK, on CPU.
+
+    An image gets the same outputs, bit for bit, in whatever batch it is, on one kind of CPU: XNNPACK picks the order of
+    its sums by layer, not by batch.
+
+    Args:
+        name: What to call the model in an error.
+        model: Content of a ``.tflite`` file that takes uint8 (batch, 28, 28).
+        threads: Threads that compute together.
+        signature: What inputs and outputs it must have.
+
+    Raises:
+        ArtifactError: The bytes are no model, or one with other inputs or outputs.
+    """
+
+    def __init__(self, name: str, model: bytes, threads: int = 1, signature: str = SIGNATURE) -> None:
+        try:
+            self._interpreter = Interpreter(model_content=model, num_threads=threads)
+        except (ValueError, RuntimeError) as err:
+            raise ArtifactError(f"{name}: received {len(model)} bytes, expected a LiteRT model; {WAY_OUT}") from err
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if (found := f"{_describe(inputs)} to {_describe(outputs)}") != signature:
+            raise ArtifactError(f"{name}: received {found}, expected {signature}; {WAY_OUT}")
+        self._input = inputs[0]["index"]
+        self._outputs = [output["index"] for output in outputs]
+        self._batch_size = 0
+
+    def run(self, images: Images) -> Outputs:
+        """Compute each output for all images."""
+        if len(images) != self._batch_size:  # about 10 microseconds: cheaper than padding
+            self._interpreter.resize_tensor_input(self._input, images.shape)
+            self._interpreter.allocate_tensors()
+            self._batch_size = len(images)
+        self._interpreter.set_tensor(self._input, images)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output) for output in self._outputs]
+
+
+class XlaEngine:
+    """A model on TensorFlow, compiled by XLA for each of a few batch sizes, on the GPU if there is one.
+
+    Args:
+        name: What to call the model in an error.
+        model: Content of a ``model.keras``.
+
+    Raises:
+        ArtifactError: The bytes are no such model.
+    """
+
+    def __init__(self, name: str, model: bytes) -> None:
+        import keras
+        import tensorflow as tf
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.keras")
+            path.write_bytes(model)
+            try:
+                loaded = keras.models.load_model(path, compile=False, safe_mode=True)
+            except (OSError, ValueError, TypeError, KeyError) as err:
+                raise ArtifactError(f"{name}: received {len(model)} bytes, expected a Keras model; {WAY_OUT}") from err
+        found = {output: tuple(tensor.shape) for output, tensor in dict(loaded.output).items()}
+        if found != dict(zip(OUTPUTS, ((None, NUM_CLASSES), (None,)), strict=True)):
+            raise ArtifactError(f"{name}: received {found}, expected {' and '.join(OUTPUTS)}; {WAY_OUT}")
+
+        def compute(images: tf.Tensor) -> list[tf.Tensor]:
+            outputs = loaded(images, training=False)
+            return [outputs[output] for output in OUTPUTS]
+
+        self._compute = tf.function(compute, jit_compile=True)
+
+    def run(self, images: Images) -> Outputs:
+        """Compute each output for all images."""
+        # XLA compiles for a shape: powers of two are few.
+        padded = np.zeros((1 << (len(images) - 1).bit_length(), *IMAGE_SIZE), np.uint8)
+        padded[: len(images)] = images
+        return [output.numpy()[: len(images)] for output in self._compute(padded)]
+
+
+def usable_cpus() -> int:
+    """Count the CPUs this process may use, which in a container or under Ray can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu_is_usable() -> bool:
+    """Whether this process may use an NVIDIA GPU. Where the driver shows none, TensorFlow is not loaded to ask."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not any(Path("/dev").glob("nvidia[0-9]*")):
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _describe(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{np.dtype(each['dtype'])} {tuple(each['shape_signature'].tolist())}" for each in tensors)

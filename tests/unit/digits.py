@@ -1,0 +1,30 @@
+"""A network and real digits for the tests of what is published: nothing trained, nothing downloaded."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from mnist_core.datasets import load_dataset
+from mnist_core.splits import Split
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 256, (101, 28, 28), dtype=np.uint8)
+
+
+@cache
+def splits() -> tuple[Split, Split]:
+    """Training and validation digits, 1,437 and 360."""
+    dataset = load_dataset("uci-digits")
+    return dataset.train, dataset.test
+
+
+def make_network(name: str):
+    """A network whose weights have all left their initial values, biases and scales too."""
+    from mnist_core.model import build_training_network
+
+    rng = np.random.default_rng(1)
+    network = build_training_network(name, dropout=0.5, precision="float32", seed=3)
+    network.set_weights([weight + 0.1 * rng.normal(size=weight.shape) for weight in network.get_weights()])
+    return network
