@@ -6,6 +6,7 @@ on the storage at which moment is ``jobs.score_output``.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from jobs.score_output import Output, open_output
 from jobs.score_progress import ScoreProgress
 from mnist_core.artifact import Artifact
 from mnist_core.config import ScoreConfig
-from mnist_core.errors import OutputConflictError, ScoringFailedError
+from mnist_core.errors import OutputConflictError, RunInterruptedError, ScoringFailedError
 from mnist_core.inputs import Unit, plan_inputs
 from mnist_core.registry import is_reference, open_model
 from mnist_core.scoring import Tally
@@ -60,7 +61,12 @@ def run(config: ScoreConfig) -> dict[str, Any]:
     resumed = len(done)
     pending = [(index, unit) for index, unit in enumerate(units) if index not in done]
     with ScoreProgress(units, done.values(), skipped) as progress:
-        done |= _score(config, pending, progress)
+        try:
+            done |= _score(config, pending, progress)
+        except KeyboardInterrupt as err:
+            raise RunInterruptedError(
+                f"interrupted; finish with: mnist score {shlex.join(config.paths)} --resume and the same options"
+            ) from err
     missing = [index for index in range(len(units)) if index not in done]
     if missing:
         raise ScoringFailedError(f"{len(missing)} of {len(units)} units have no result; finish with --resume")

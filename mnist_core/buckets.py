@@ -175,5 +175,5 @@ def open_bucket(name: str) -> Bucket:
     if not match:
         raise DatasetError(f"{name}: expected a path, s3://bucket/prefix or gs://bucket/prefix")
     kind = S3Store if match["scheme"] == "s3" else GCSStore
-    store = kind(match["bucket"], client_options=storage._CLIENT, retry_config=storage._RETRY)
+    store = kind(match["bucket"], client_options=storage.CLIENT, retry_config=storage.RETRY)
     return Bucket(f"{match['scheme']}://{match['bucket']}", store)

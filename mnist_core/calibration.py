@@ -173,8 +173,14 @@ def _fit_costs(training: Observation, validation: Observation, temperature: floa
 
 
 def _spread(values: Floats) -> float:
-    """How far the value that ``REJECTED_FRACTION`` of all values exceed is from the median; 1 if there is none."""
-    return float(np.quantile(values, 1 - REJECTED_FRACTION, method="higher") - np.median(values)) or 1.0
+    """How far above the median the limit is that ``REJECTED_FRACTION`` of all values exceed; 1 for a single value.
+
+    It lies half way between two values, so that rounding to float32 moves none to the other side.
+    """
+    ordered, middle = np.sort(values), np.median(values)
+    beyond = int(len(values) * REJECTED_FRACTION)
+    upper = ordered[-beyond] if beyond else ordered[-1] + 0.01 * (ordered[-1] - middle)
+    return float((ordered[-beyond - 1] + upper) / 2 - middle) or 1.0
 
 
 def _resample(images: Float32s, transforms: Float32s) -> Float32s:

@@ -47,7 +47,7 @@ def reading(name: str) -> Iterator[None]:
 
 def unreachable(name: str, err: BaseError) -> StorageError:
     """Say that a bucket cannot be reached; as the storage does, which has a flag of its own."""
-    return StorageError(f"cannot read {name}: {storage._reason(err).replace('--storage', 'the name')}")
+    return StorageError(f"cannot read {name}: {storage.reason_of(err).replace('--storage', 'the name')}")
 
 
 def unreadable(name: str, err: Exception) -> ItemUnreadableError:

@@ -8,8 +8,8 @@ import json
 from typing import Any, Final, Protocol
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mnist_core.scoring import FAILED, OK, Rows
 from mnist_core.splits import NUM_CLASSES

@@ -38,8 +38,8 @@ _NO_BUCKET: Final = "specified bucket does not exist"  # S3 and Google use the s
 
 # A dead endpoint fails within a minute; a slow but living one may take its time over a large object.
 # Plain http is spoken only where AWS_ENDPOINT_URL says http://.
-_CLIENT: Final[ClientConfig] = {"connect_timeout": "5s", "read_timeout": "15s", "timeout": "10m", "allow_http": True}
-_RETRY: Final[RetryConfig] = {"max_retries": 8, "retry_timeout": timedelta(seconds=20)}
+CLIENT: Final[ClientConfig] = {"connect_timeout": "5s", "read_timeout": "15s", "timeout": "10m", "allow_http": True}
+RETRY: Final[RetryConfig] = {"max_retries": 8, "retry_timeout": timedelta(seconds=20)}
 
 
 class Storage:
@@ -129,7 +129,7 @@ class Storage:
         except (BaseError, OSError) as err:
             if isinstance(err, FileNotFoundError) and _NO_BUCKET not in str(err):
                 raise ObjectNotFoundError(f"{where}: not there; check the name and --storage") from err
-            raise StorageError(f"cannot {verb} {where}: {_reason(err)}") from err
+            raise StorageError(f"cannot {verb} {where}: {reason_of(err)}") from err
 
 
 def open_storage(uri: str) -> Storage:
@@ -161,7 +161,7 @@ def _checked(key: str, empty: bool = False) -> str:
     return key
 
 
-def _reason(err: Exception) -> str:
+def reason_of(err: Exception) -> str:
     """Say in a few words what went wrong and what to do. The libraries' own texts run over many lines."""
     if isinstance(err, OSError) and err.strerror:
         return f"{err.strerror.lower()}; check permissions, free space and --storage"
@@ -258,7 +258,7 @@ class _Bucket:
 
     def __init__(self, scheme: str, bucket: str, prefix: str) -> None:
         kind = S3Store if scheme == "s3" else GCSStore
-        self._store: ObjectStore = kind(bucket, prefix=prefix or None, client_options=_CLIENT, retry_config=_RETRY)
+        self._store: ObjectStore = kind(bucket, prefix=prefix or None, client_options=CLIENT, retry_config=RETRY)
 
     def read(self, key: str, max_bytes: int | None) -> bytes:
         found = obstore.get(self._store, key)

@@ -40,7 +40,7 @@ def check_shape(answer: dict, benchmark: str) -> None:
         assert list(check) == ["value", "bound", "met"]
 
 
-@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost"])
+@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines"])
 def test_a_benchmark_says_what_it_measures_when_asked_for_help(name):
     text = run_benchmark(name, "--help")
     assert "--rounds" in text
@@ -66,6 +66,17 @@ def test_startup_tells_the_phases_of_both_ways():
     assert sum(phases) == pytest.approx(medians["ours: process start to first step"], abs=0.01)
     check = answer["must"]["ours / plain"]
     assert check["met"] == (check["value"] <= 0.7)
+
+
+def test_engines_are_measured_at_three_batch_sizes_and_give_the_same_answers():
+    engines = ["ours", "ours-int8", "litert", "litert-int8"]  # the others would be installed first
+    answer = json.loads(run_benchmark("engines", "--smoke", "--json-only", "--engines", *engines))
+    check_shape(answer, "engines")
+    assert answer["versions"].keys() >= {"ai-edge-litert", "onnxruntime", "openvino"}
+    assert [row["way"] for row in answer["rows"][:4]] == [f"{engine}, batch 1" for engine in engines]
+    assert min(row["min"] for row in answer["rows"]) > 0
+    assert answer["must"]["same answers"]["met"]
+    assert set(answer["must"]) == {"same answers", *(f"ours / best peer, batch {size}" for size in (1, 64, 1024))}
 
 
 def test_ways_are_measured_in_turn(common):

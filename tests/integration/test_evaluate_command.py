@@ -9,10 +9,10 @@ from jobs import evaluate
 from jobs.cli import main
 from mnist_core.artifact import publish_artifact
 from mnist_core.config import EvaluateConfig
-from mnist_core.datasets import load_dataset
+from mnist_core.datasets import Split, load_dataset
 from mnist_core.errors import ArtifactError, ConfigError, ModelNotFoundError, ResourcesError, StorageError
 from mnist_core.evaluation import evaluate_model
-from mnist_core.predictor import Predictor
+from mnist_core.predictor import load_predictor
 from mnist_core.registry import promote
 from mnist_core.storage import open_storage
 
@@ -22,10 +22,13 @@ FILES = {"evaluation.json", "report.html", "plots", "confusion-matrix.png", "mis
 
 @pytest.fixture(scope="module")
 def model():
-    from mnist_core.export import export_model
+    from mnist_core.export import export_calibrated
     from mnist_core.model import build_training_network
 
-    return export_model(build_training_network("convnet", dropout=0.5, precision="float32", seed=1))["model.tflite"]
+    network = build_training_network("convnet", dropout=0.5, precision="float32", seed=1)
+    images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype=np.uint8)
+    noise = Split(images, np.arange(50, dtype=np.uint8) % 10)
+    return export_calibrated(network, noise, noise, seed=0)[0]["model.tflite"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,12 @@ def test_every_image_of_the_split_is_counted(configure, model, split, count):
     assert (result["model"], result["version"], result["output"]) == ("digits", "1", None)
     if split != "all":
         part = getattr(dataset, split)
-        assert result["accuracy"] == evaluate_model(Predictor(model), part.images, part.labels)[0].accuracy
+        predictor = load_predictor({"model.tflite": model}, device="cpu")
+        evaluation, predictions = evaluate_model(predictor, part.images, part.labels)
+        assert result["accuracy"] == evaluation.accuracy
+        num_rejected = int(predictions.rejected.sum())
+        assert num_rejected > count / 2, "to a model that knows noise, digits are strange"
+        assert result["rejected"] == {"count": num_rejected, "fraction": num_rejected / count}
 
 
 def test_a_dataset_with_one_split_is_used_whole(configure, tmp_path):
@@ -158,6 +166,7 @@ def test_the_summary_says_what_people_ask_for(configure, tmp_path):
     summary = evaluate.render(result)
     assert f"{result['accuracy']:.2%} ({result['correct']:,} of 360 right)" in summary
     assert str(tmp_path / "report" / "report.html") in summary
+    assert f"rejected as no digit: {result['rejected']['count']:,} (" in summary
     assert all(f"{row['f1']:.2%}" in summary for row in result["per_class"])
 
 

@@ -60,10 +60,10 @@ class Command:
         assert code == 0, stderr
         return dict(json.loads(stdout.splitlines()[-1]))
 
-    def workers(self) -> list[psutil.Process]:
-        """The processes in which Ray trains."""
+    def workers(self, title: str = "RayTrainWorker") -> list[psutil.Process]:
+        """The processes in which Ray trains, or does what the title says."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "RayTrainWorker" in _title(child)]
+        return [child for child in children if title in _title(child)]
 
     def kill(self) -> None:
         """SIGKILL the driver, as the machine would; Ray's processes notice and end by themselves."""

@@ -1,4 +1,4 @@
-"""A network and real digits for the tests of what is published: nothing trained, nothing downloaded."""
+"""Networks and real digits for the tests of what is published: nothing trained, nothing downloaded."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def splits() -> tuple[Split, Split]:
     return dataset.train, dataset.test
 
 
+@cache
+def exported(name: str):
+    """Files and measurements of that network, calibrated; made once for all tests."""
+    from mnist_core.export import export_calibrated
+
+    return export_calibrated(make_network(name), *splits(), seed=0)
+
+
+@cache
 def make_network(name: str):
     """A network whose weights have all left their initial values, biases and scales too."""
     from mnist_core.model import build_training_network

@@ -53,11 +53,14 @@ def test_the_help_of_a_command_is_printed_on_stdout(flag: str, capsys: pytest.Ca
     assert captured.err == ""
 
 
+WORDS = "train, evaluate, predict, score, data, models"
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "no command (expected one of: train, evaluate, predict, score, data, models)"),
-        (["tran"], "unknown command 'tran', did you mean train? (expected one of: train, evaluate, predict, score, data, models)"),
+        ([], f"no command (expected one of: {WORDS})"),
+        (["tran"], f"unknown command 'tran', did you mean train? (expected one of: {WORDS})"),
         (["train", "--epoch", "3"], "unknown flag --epoch, did you mean --epochs?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is published computes what was trained, in both forms, and loads without any code of ours."""
+"""What is published computes what was trained, in every form, calibrated, and loads without any code of ours."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import sys
 
 import numpy as np
 import pytest
+from digits import NOISE, exported, make_network, splits
 
-from mnist_core.export import export_model
-from mnist_core.model import build_training_network
-from mnist_core.predictor import Predictor
+from mnist_core import export
+from mnist_core.export import export_calibrated, export_model
+from mnist_core.predictor import load_predictor
+from mnist_core.splits import Split
 
 NETWORKS = ("convnet", "deepnet")
-IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+IMAGES = np.concatenate([NOISE[:10], splits()[1].images[:10]])
 IMAGES[0], IMAGES[1] = 0, 255
 
-LOAD_BOTH = """
+LOAD = """
 import sys
 
 import keras
@@ -25,59 +27,78 @@ import numpy as np
 for name in sys.argv[1:]:
     model = keras.models.load_model(f"{name}.keras")
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
-    np.save(f"{name}.npy", model(np.load("images.npy")))
+    np.savez(f"{name}.npz", **model(np.load("images.npy")))
 assert not {"mnist_core", "jobs"} & set(sys.modules)
 """
 
 
 @pytest.fixture(scope="module")
-def networks():
-    """Networks whose weights have all left their initial values, biases and scales too."""
-    rng = np.random.default_rng(1)
-    built = {name: build_training_network(name, dropout=0.5, precision="float32", seed=3) for name in NETWORKS}
-    for network in built.values():
-        network.set_weights([weight + 0.1 * rng.normal(size=weight.shape) for weight in network.get_weights()])
-    return built
-
-
-@pytest.fixture(scope="module")
-def exported(networks):
-    return {name: export_model(network) for name, network in networks.items()}
-
-
-@pytest.fixture(scope="module")
-def loaded_with_keras(exported, tmp_path_factory):
-    """Probabilities as a program computes them that knows Keras and nothing of ours."""
+def loaded_with_keras(tmp_path_factory):
+    """What a program computes that knows Keras and nothing of ours: plain and calibrated models."""
     folder = tmp_path_factory.mktemp("keras")
     np.save(folder / "images.npy", IMAGES)
     for name in NETWORKS:
-        (folder / f"{name}.keras").write_bytes(exported[name]["model.keras"])
-    subprocess.run([sys.executable, "-c", LOAD_BOTH, *NETWORKS], check=True, timeout=120, cwd=folder)
-    return {name: np.load(folder / f"{name}.npy") for name in NETWORKS}
+        (folder / f"{name}.keras").write_bytes(exported(name)[0]["model.keras"])
+        (folder / f"{name}-plain.keras").write_bytes(export_model(make_network(name))["model.keras"])
+    names = [*NETWORKS, *(f"{name}-plain" for name in NETWORKS)]
+    subprocess.run([sys.executable, "-c", LOAD, *names], check=True, timeout=120, cwd=folder)
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in names}
 
 
-def trained(network):
+def trained(network, temperature=1.0):
     """Softmax of what a training network says outside of training."""
     logits = network([IMAGES[..., None].astype(np.float32), np.zeros(len(IMAGES), np.uint32)], training=False)
-    exponentials = np.exp(logits.numpy().astype(np.float64))
+    exponentials = np.exp(logits.numpy().astype(np.float64) / temperature)
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    assert np.ptp(probabilities, axis=0).max() > 0.1, "the images must be told apart, else a test shows nothing"
+    assert np.ptp(probabilities, axis=0).max() > 0.02, "the images must be told apart, else a test shows nothing"
     return probabilities
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_published_model_loads_with_keras_alone_and_computes_what_was_trained(networks, loaded_with_keras, name):
-    probabilities = loaded_with_keras[name]
+def test_without_calibration_the_model_computes_what_was_trained_and_rejects_nothing(loaded_with_keras, name):
+    outputs = loaded_with_keras[f"{name}-plain"]
+    np.testing.assert_allclose(outputs["probabilities"], trained(make_network(name)), atol=1e-5)
+    assert not outputs["strangeness"].any()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_with_calibration_the_logits_are_divided_by_the_temperature(loaded_with_keras, name):
+    temperature = exported(name)[1]["calibration"]["temperature"]
+    assert abs(temperature - 1) > 0.01
+    probabilities = loaded_with_keras[name]["probabilities"]
     assert (probabilities.shape, probabilities.dtype) == ((20, 10), np.float32)
-    np.testing.assert_allclose(probabilities, trained(networks[name]), atol=1e-5)
+    np.testing.assert_allclose(probabilities, trained(make_network(name), temperature), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_lite_model_computes_what_was_trained(networks, exported, name):
-    probabilities = Predictor(exported[name]["model.tflite"]).predict(IMAGES)
-    np.testing.assert_allclose(probabilities, trained(networks[name]), atol=1e-5)
+def test_the_lite_model_computes_what_the_keras_model_does(loaded_with_keras, name):
+    predictions = load_predictor(exported(name)[0], device="cpu").predict(IMAGES)
+    np.testing.assert_allclose(predictions.probabilities, loaded_with_keras[name]["probabilities"], atol=1e-5)
+    assert np.array_equal(predictions.rejected, loaded_with_keras[name]["strangeness"] > 1)
+    assert predictions.rejected[:10].all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_forms_are_all_that_is_exported(exported, name):
-    assert sorted(exported[name]) == ["model.keras", "model.tflite"]
+def test_what_was_measured_is_what_the_published_model_does_on_the_validation_split(name):
+    files, measured = exported(name)
+    predictions = load_predictor(files, device="cpu").predict(splits()[1].images)
+    calibration = measured["calibration"]
+    assert calibration["rejected_validation_fraction"] == predictions.rejected.mean() <= 0.005
+    assert calibration["loss_after"] < calibration["loss_before"]
+    assert calibration["ece_after"] < calibration["ece_before"]
+
+
+def test_what_the_calibration_sees_does_not_depend_on_the_number_of_threads():
+    alone, shared = (export._observe(make_network("convnet"), splits()[1], threads) for threads in (1, 3))
+    assert alone.textures.tobytes() == shared.textures.tobytes()
+    assert alone.logits.tobytes() == shared.logits.tobytes()
+
+
+@pytest.mark.parametrize(("allowed", "published"), [(-101, False), (101, True)])
+def test_integers_are_published_only_where_they_lose_next_to_nothing(monkeypatch, allowed, published):
+    monkeypatch.setattr(export, "MAX_INT8_LOSS_POINTS", allowed)
+    monkeypatch.setattr(export, "NUM_REPRESENTATIVE", 10)
+    few = Split(splits()[1].images[:60], splits()[1].labels[:60])
+    files, measured = export_calibrated(make_network("convnet"), few, few, seed=0)
+    assert measured["int8"]["published"] == published == ("model.int8.tflite" in files)
+    assert files.keys() >= {"model.keras", "model.tflite"}

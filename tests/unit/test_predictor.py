@@ -1,84 +1,98 @@
+"""The same answer for an image whoever asks, in whatever batch and on however many threads."""
+
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from digits import NOISE, exported, splits
 
-from mnist_core.errors import ArtifactError
 from mnist_core.evaluation import evaluate_model
-from mnist_core.predictor import BLOCK_SIZE, Predictor
+from mnist_core.predictor import LITERT_BLOCK, SMALLEST_SHARE, Predictor, load_predictor
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (101, 28, 28), dtype=np.uint8)
+IMAGES = np.concatenate([NOISE[:40], splits()[1].images[:61]])
+SIZES = [1, 2, 3, SMALLEST_SHARE, SMALLEST_SHARE + 1, LITERT_BLOCK - 1, LITERT_BLOCK, 2 * LITERT_BLOCK + 1, 100]
 
 
 @pytest.fixture(scope="module", params=["convnet", "deepnet"])
 def published(request):
-    from mnist_core.export import export_model
-    from mnist_core.model import build_training_network
-
-    return export_model(build_training_network(request.param, dropout=0.5, precision="float32", seed=1))
+    return exported(request.param)[0]
 
 
 @pytest.fixture(scope="module")
 def predictor(published):
-    return Predictor(published["model.tflite"])
+    return load_predictor(published, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def expected(predictor):
-    return predictor.predict(IMAGES)
+    predictions = predictor.predict(IMAGES)
+    assert predictions.rejected[:40].all(), "noise must be no digit, and most digits must be one"
+    assert predictions.rejected[40:].mean() < 0.2
+    return predictions
 
 
-def bits(probabilities):
-    return probabilities.view(np.uint32).tolist()
+def bits(*predictions):
+    return [each.probabilities.view(np.uint32).tolist() + each.rejected.tolist() for each in predictions]
 
 
-def convert(function, *signature):
-    import tensorflow as tf
-
-    module = tf.Module()
-    module.function = tf.function(function, input_signature=signature)
-    return tf.lite.TFLiteConverter.from_concrete_functions([module.function.get_concrete_function()], module).convert()
+def joined(parts):
+    return np.concatenate([part.probabilities for part in parts]), np.concatenate([part.rejected for part in parts])
 
 
-def test_probabilities_are_those_of_the_keras_model(published, expected, tmp_path):
+def test_predictions_are_those_of_the_keras_model(published, expected, tmp_path):
     import keras
 
     (tmp_path / "model.keras").write_bytes(published["model.keras"])
-    model = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(expected, model(IMAGES).numpy(), atol=2e-6)
-    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+    outputs = keras.models.load_model(tmp_path / "model.keras")(IMAGES)
+    np.testing.assert_allclose(expected.probabilities, outputs["probabilities"].numpy(), atol=2e-6)
+    np.testing.assert_allclose(expected.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(expected.rejected, outputs["strangeness"].numpy() > 1)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 16, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 64, 100])
+def test_digits_and_confidences_are_those_of_the_most_probable_class(expected):
+    assert (expected.digits.dtype, expected.confidences.dtype) == (np.uint8, np.float32)
+    assert np.array_equal(expected.probabilities[np.arange(len(IMAGES)), expected.digits], expected.confidences)
+    assert (expected.confidences[:, None] >= expected.probabilities).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_an_image_gets_the_same_bits_whatever_batch_it_is_in(predictor, expected, size):
     parts = [predictor.predict(IMAGES[start : start + size]) for start in range(0, len(IMAGES), size)]
-    assert bits(np.concatenate(parts)) == bits(expected)
+    probabilities, rejected = joined(parts)
+    assert np.array_equal(probabilities.view(np.uint32), expected.probabilities.view(np.uint32))
+    assert np.array_equal(rejected, expected.rejected)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_an_image_gets_the_same_bits_with_any_number_of_threads(published, expected, threads):
-    assert bits(Predictor(published["model.tflite"], threads).predict(IMAGES)) == bits(expected)
+    predictor = load_predictor(published, device="cpu", threads=threads)
+    assert bits(predictor.predict(IMAGES)) == bits(expected)
+    assert predictor.predict(IMAGES[:1]).probabilities.tobytes() == expected.probabilities[:1].tobytes()
 
 
 def test_another_process_gets_the_same_bits_and_never_loads_tensorflow(published, expected, tmp_path):
     program = """if True:
         import sys
         import numpy as np
-        from mnist_core.predictor import Predictor
+        from mnist_core.predictor import load_predictor
 
-        model, images, probabilities = sys.argv[1:]
-        np.save(probabilities, Predictor(open(model, "rb").read()).predict(np.load(images)))
+        model, images, answers = sys.argv[1:]
+        predictions = load_predictor({"model.tflite": open(model, "rb").read()}, device="cpu").predict(np.load(images))
+        np.savez(answers, probabilities=predictions.probabilities, rejected=predictions.rejected)
         assert not {"tensorflow", "keras", "ray"} & set(sys.modules)
     """
     (tmp_path / "model.tflite").write_bytes(published["model.tflite"])
     np.save(tmp_path / "images.npy", IMAGES)
-    paths = [str(tmp_path / name) for name in ("model.tflite", "images.npy", "probabilities.npy")]
+    paths = [str(tmp_path / name) for name in ("model.tflite", "images.npy", "answers.npz")]
     subprocess.run([sys.executable, "-c", program, *paths], check=True, timeout=120)
-    assert bits(np.load(tmp_path / "probabilities.npy")) == bits(expected)
+    with np.load(paths[2]) as answers:
+        assert np.array_equal(answers["probabilities"].view(np.uint32), expected.probabilities.view(np.uint32))
+        assert np.array_equal(answers["rejected"], expected.rejected)
 
 
 def test_many_threads_may_share_one_predictor(predictor, expected):
@@ -86,22 +100,57 @@ def test_many_threads_may_share_one_predictor(predictor, expected):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda span: predictor.predict(IMAGES[slice(*span)]), spans))
     for span, answer in zip(spans, answers, strict=True):
-        assert bits(answer) == bits(expected[slice(*span)])
+        assert answer.probabilities.tobytes() == expected.probabilities[slice(*span)].tobytes()
+        assert answer.rejected.tobytes() == expected.rejected[slice(*span)].tobytes()
+
+
+class Jealous:
+    """An engine that refuses to be used by two threads at once, and says of every image that it is no number."""
+
+    def __init__(self):
+        self._busy = threading.Lock()
+        self.sizes = []
+
+    def run(self, images):
+        assert self._busy.acquire(blocking=False), "two threads at once"
+        self.sizes.append(len(images))
+        answers = [np.full((len(images), 10), 0.1, np.float32), np.full(len(images), np.nan, np.float32)]
+        self._busy.release()
+        return answers
+
+
+def test_an_engine_is_used_by_one_thread_at_a_time_and_given_no_more_than_a_block():
+    engines, lone = [Jealous(), Jealous(), Jealous()], Jealous()
+    predictor = Predictor(engines, 32, lone)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = [1, 300, 4, 75, 8, 9, 200, 2] * 5
+        answers = list(pool.map(lambda size: predictor.predict(np.zeros((size, 28, 28), np.uint8)), sizes))
+    assert [len(answer.rejected) for answer in answers] == sizes
+    assert all(size <= 32 for engine in engines for size in engine.sizes)
+    assert all(size <= SMALLEST_SHARE for size in lone.sizes)
+
+
+def test_a_strangeness_that_is_no_number_is_rejected():
+    predictor = Predictor([Jealous()], 32)
+    assert predictor.predict(IMAGES[:1]).rejected.all()
+    assert predictor.predict(IMAGES).rejected.all()
 
 
 def test_an_answer_is_not_overwritten_by_the_next_one(predictor, expected):
     first = predictor.predict(IMAGES[:5])
     predictor.predict(IMAGES[5:10])
-    assert bits(first) == bits(expected[:5])
+    assert first.probabilities.tobytes() == expected.probabilities[:5].tobytes()
 
 
-def test_no_images_give_no_probabilities(predictor):
-    probabilities = predictor.predict(IMAGES[:0])
-    assert (probabilities.shape, probabilities.dtype) == ((0, 10), np.float32)
+def test_no_images_give_no_predictions(predictor):
+    predictions = predictor.predict(IMAGES[:0])
+    assert (predictions.probabilities.shape, predictions.probabilities.dtype) == ((0, 10), np.float32)
+    assert (predictions.rejected.shape, predictions.rejected.dtype) == ((0,), np.bool_)
+    assert (predictions.digits.shape, predictions.confidences.shape) == ((0,), (0,))
 
 
 def test_strided_and_read_only_images_are_read_right(predictor, expected):
-    assert bits(predictor.predict(IMAGES[::-2])) == bits(expected[::-2])
+    assert predictor.predict(IMAGES[::-2]).probabilities.tobytes() == expected.probabilities[::-2].tobytes()
     frozen = IMAGES.transpose(0, 2, 1).copy().transpose(0, 2, 1)
     frozen.flags.writeable = False
     assert bits(predictor.predict(frozen)) == bits(expected)
@@ -117,39 +166,18 @@ def test_images_of_another_form_are_refused(predictor, images):
         predictor.predict(images)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 100, 10_000, -1000])
-def test_a_cut_off_model_is_refused(published, cut):
-    with pytest.raises(ArtifactError, match=r"model\.tflite: received \d+ bytes, expected a LiteRT model"):
-        Predictor(published["model.tflite"][:cut])
+def test_the_integer_model_gives_almost_the_same_answers_in_the_same_way(published, expected):
+    predictor = load_predictor(published, device="cpu", precision="int8", threads=2)
+    predictions = predictor.predict(IMAGES)
+    np.testing.assert_allclose(predictions.probabilities, expected.probabilities, atol=0.05)
+    assert not np.array_equal(predictions.probabilities, expected.probabilities)
+    assert np.mean(predictions.rejected != expected.rejected) < 0.05
+    assert predictor.predict(IMAGES[:1]).probabilities.tobytes() == predictions.probabilities[:1].tobytes()
 
 
-def test_bytes_that_are_no_model_are_refused():
-    with pytest.raises(ArtifactError, match="received 9000 bytes"):
-        Predictor(b"not model" * 1000)
-
-
-def test_a_model_with_other_inputs_is_refused():
-    import tensorflow as tf
-
-    model = convert(lambda images: tf.reduce_sum(images, axis=1)[:, :10], tf.TensorSpec((None, 28, 28), tf.float32))
-    with pytest.raises(ArtifactError, match=r"received float32 .* expected uint8"):
-        Predictor(model)
-
-
-def test_a_model_with_two_inputs_is_refused():
-    import tensorflow as tf
-
-    spec = tf.TensorSpec((None, 28, 28), tf.uint8)
-    model = convert(
-        lambda images, more: tf.cast(images, tf.float32)[:, 0, :10] + tf.cast(more, tf.float32)[:, 0, :10], spec, spec
-    )
-    with pytest.raises(ArtifactError, match=r"received uint8 .*, uint8 .* expected uint8"):
-        Predictor(model)
-
-
-def test_evaluating_a_model_counts_every_image(predictor, expected):
+def test_evaluating_a_model_counts_every_image_and_leaves_none_out_that_is_rejected(predictor, expected):
     labels = np.arange(len(IMAGES), dtype=np.uint8) % 10
-    evaluation, probabilities = evaluate_model(predictor, IMAGES, labels)
+    evaluation, predictions = evaluate_model(predictor, IMAGES, labels)
     assert evaluation.count == len(IMAGES)
-    assert evaluation.correct == (expected.argmax(axis=1) == labels).sum()
-    assert bits(probabilities) == bits(expected)
+    assert evaluation.correct == (expected.digits == labels).sum()
+    assert bits(predictions) == bits(expected)
