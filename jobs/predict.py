@@ -11,8 +11,8 @@ from mnist_core.images import ImageLimits
 
 from mnist_core.config import PredictConfig
 from mnist_core.errors import ImageError, ItemUnreadableError
+from mnist_core.inputs.readers import ItemBatch
 from mnist_core.predictor import load_predictor
-from mnist_core.readers import ItemBatch
 from mnist_core.registry import open_model
 from mnist_core.scoring import FAILED, OK, Rows, score_batch
 from mnist_core.storage import open_storage

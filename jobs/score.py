@@ -20,7 +20,7 @@ from jobs.score_progress import ScoreProgress
 from mnist_core.artifact import Artifact
 from mnist_core.config import ScoreConfig
 from mnist_core.errors import OutputConflictError, RunInterruptedError, ScoringFailedError
-from mnist_core.inputs import Unit, plan_inputs
+from mnist_core.inputs.plan import Unit, plan_inputs
 from mnist_core.registry import is_reference, open_model
 from mnist_core.scoring import Tally
 from mnist_core.splits import NUM_CLASSES

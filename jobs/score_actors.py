@@ -16,7 +16,7 @@ from typing import Any, Final
 from jobs.score_worker import UnitScorer
 from mnist_core.config import ScoreConfig
 from mnist_core.errors import MnistError, ResourcesError, ScoringFailedError
-from mnist_core.inputs import Unit
+from mnist_core.inputs.plan import Unit
 from mnist_core.scoring import Tally
 
 MAX_BLOCKS: Final = 2000

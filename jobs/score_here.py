@@ -14,7 +14,7 @@ from typing import Self
 
 from jobs.score_worker import UnitScorer
 from mnist_core.config import ScoreConfig
-from mnist_core.inputs import Unit
+from mnist_core.inputs.plan import Unit
 from mnist_core.scoring import Tally
 
 Pending = Sequence[tuple[int, Unit]]

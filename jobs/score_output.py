@@ -22,7 +22,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from mnist_core.errors import ConfigError, ObjectExistsError, ObjectNotFoundError, OutputConflictError
-from mnist_core.inputs import Unit
+from mnist_core.inputs.plan import Unit
 from mnist_core.rows import SUFFIXES
 from mnist_core.scoring import Tally
 from mnist_core.storage import Storage, open_storage

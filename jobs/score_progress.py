@@ -12,7 +12,7 @@ from typing import Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mnist_core.inputs import Unit
+from mnist_core.inputs.plan import Unit
 from mnist_core.scoring import Tally
 
 LINE_EVERY_S: Final = 5.0

@@ -10,7 +10,7 @@ from mnist_core.images import ImageLimits
 
 from jobs.score_output import open_output
 from mnist_core.config import ScoreConfig
-from mnist_core.inputs import Unit
+from mnist_core.inputs.plan import Unit
 from mnist_core.predictor import load_predictor
 from mnist_core.registry import open_model
 from mnist_core.rows import make_writer

@@ -40,6 +40,48 @@ class ImageError(MnistError):
     code = "bad_image"
 
 
+class ImageEmptyError(ImageError):
+    """Raised when an image has no bytes."""
+
+    code = "image_empty"
+
+
+class ImageTruncatedError(ImageError):
+    """Raised when the end of an image file is missing."""
+
+    code = "image_truncated"
+
+
+class NotAnImageError(ImageError):
+    """Raised when bytes are no PNG, JPEG, BMP, GIF, WebP or TIFF file."""
+
+    code = "not_an_image"
+
+
+class ImageBrokenError(ImageError):
+    """Raised when an image file is damaged, or of a kind that is not read."""
+
+    code = "image_broken"
+
+
+class ImageBlankError(ImageError):
+    """Raised when there is no ink in an image."""
+
+    code = "image_blank"
+
+
+class ImageTooManyBytesError(ImageError):
+    """Raised when an image file is larger than the limit."""
+
+    code = "image_too_many_bytes"
+
+
+class ImageTooManyPixelsError(ImageError):
+    """Raised when an image would be larger than the limit once decoded, or is far too long and thin for a digit."""
+
+    code = "image_too_many_pixels"
+
+
 class StorageError(MnistError):
     """Raised when the storage folder or bucket refuses to be read or written."""
 

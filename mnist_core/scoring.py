@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from mnist_core.errors import ImageError
 from mnist_core.images import DecodedImage, ImageLimits, decode_image, prepare_images
-from mnist_core.inputs import Unit
+from mnist_core.inputs.plan import Unit
+from mnist_core.inputs.readers import ItemBatch, read_unit
 from mnist_core.predictor import Predictor
-from mnist_core.readers import ItemBatch, read_unit
 from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
 
 OK: Final = "ok"
@@ -142,7 +142,7 @@ def score_unit(unit: Unit, predictor: Predictor, limits: ImageLimits) -> Iterato
     """Read a work unit and score its items, in batches.
 
     Args:
-        unit: From ``mnist_core.inputs``.
+        unit: From ``mnist_core.inputs.plan``.
         predictor: Pixels to digits.
         limits: What an encoded image may be.
 

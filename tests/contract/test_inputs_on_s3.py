@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from obstore.store import S3Store
 
-from mnist_core import inputs
 from mnist_core.errors import DatasetError, DatasetNotFoundError, StorageError
 from mnist_core.idx import write_idx
-from mnist_core.inputs import Unit, plan_inputs, plan_units
-from mnist_core.readers import read_unit
+from mnist_core.inputs import plan
+from mnist_core.inputs.plan import Unit, plan_inputs, plan_units
+from mnist_core.inputs.readers import read_unit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 28, 28), np.uint8)
 LABELS = np.arange(10, dtype=np.uint8)
@@ -30,7 +30,7 @@ LABELS = np.arange(10, dtype=np.uint8)
 @pytest.fixture
 def prefix(s3_bucket, monkeypatch):
     """A place on the bucket where nothing is, as ``s3://bucket/place``; ten images make units of 3, 3 and 4."""
-    monkeypatch.setattr(inputs, "ROWS_PER_UNIT", 4)
+    monkeypatch.setattr(plan, "ROWS_PER_UNIT", 4)
     return f"{s3_bucket}/{uuid.uuid4().hex}"
 
 
@@ -198,10 +198,10 @@ def test_a_bucket_that_cannot_be_reached_fails_the_unit_and_makes_no_rows_of_err
         "from datetime import timedelta\n"
         "from mnist_core import storage\n"
         "from mnist_core.errors import StorageError\n"
-        "from mnist_core.inputs import Unit\n"
-        "from mnist_core.readers import read_unit\n"
+        "from mnist_core.inputs.plan import Unit\n"
+        "from mnist_core.inputs.readers import read_unit\n"
         "os.environ['AWS_ENDPOINT_URL'] = 'http://127.0.0.1:9'\n"
-        "storage._RETRY.update(max_retries=1, retry_timeout=timedelta(seconds=1))\n"
+        "storage.RETRY.update(max_retries=1, retry_timeout=timedelta(seconds=1))\n"
         "try:\n"
         "    print(list(read_unit(Unit(**json.loads(sys.argv[1])), max_image_bytes=9)))\n"
         "except StorageError as err:\n"

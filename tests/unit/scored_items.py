@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from mnist_core.errors import ContainerTornError, DatasetError
-from mnist_core.inputs import Unit, plan_inputs
-from mnist_core.readers import read_unit
+from mnist_core.inputs.plan import Unit, plan_inputs
+from mnist_core.inputs.readers import read_unit
 
 MAX_IMAGE_BYTES = 100_000
 

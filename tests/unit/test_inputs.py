@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scored_items import ids_of, items_of, refusal_of, write_files
 
-from mnist_core import inputs
 from mnist_core.errors import DatasetNotFoundError
-from mnist_core.inputs import Unit, plan_inputs, plan_units
-from mnist_core.readers import utf8_id
+from mnist_core.inputs import plan as plan_module
+from mnist_core.inputs.plan import Unit, plan_inputs, plan_units
+from mnist_core.inputs.readers import utf8_id
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +188,7 @@ def test_names_made_to_be_confused_have_different_ids(names):
 
 
 def test_files_are_shared_out_evenly_in_units_of_bounded_size(folder, monkeypatch):
-    monkeypatch.setattr(inputs, "FILES_PER_UNIT", 4)
+    monkeypatch.setattr(plan_module, "FILES_PER_UNIT", 4)
     write_files(folder, *(f"d/{index:02}.png" for index in range(9)), "/".join(["d", "x" * 50, "y.png"]))
     units = plan_units(["d"])
     assert [unit.num_items for unit in units] == [3, 3, 4]
@@ -213,5 +213,5 @@ def test_a_plan_is_the_same_for_the_same_inputs(folder):
 
 def test_mnist_as_70000_files_makes_35_units():
     names = [f"d/{index:05}.png" for index in range(70_000)]
-    units = list(inputs._file_units(names, "/"))
+    units = list(plan_module._file_units(names, "/"))
     assert (len(units), {unit.num_items for unit in units}) == (35, {2000})

@@ -9,8 +9,8 @@ import pytest
 from scored_items import items_of, items_of_unit, png, write_files
 
 from mnist_core.errors import ImageError, StorageError
-from mnist_core.inputs import Unit, plan_units
-from mnist_core.readers import read_unit
+from mnist_core.inputs.plan import Unit, plan_units
+from mnist_core.inputs.readers import read_unit
 
 
 def batches_of(folder, names, **options):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scored_items import ids_of, items_of, items_of_unit, make_images, refusal_of
 
-from mnist_core import inputs
 from mnist_core.idx import write_idx
-from mnist_core.inputs import plan_inputs, plan_units
+from mnist_core.inputs import plan
+from mnist_core.inputs.plan import plan_inputs, plan_units
 
 IMAGES = make_images(10)
 LABELS = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5, 9], np.uint8)
@@ -16,7 +16,7 @@ LABELS = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5, 9], np.uint8)
 def folder(tmp_path, monkeypatch):
     """An empty working directory; units of four items, batches of three."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inputs, "ROWS_PER_UNIT", 4)
+    monkeypatch.setattr(plan, "ROWS_PER_UNIT", 4)
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_the_labels_of_an_idx_file_are_found_beside_it(folder, suffix):
 
 
 def test_real_mnist_is_read_with_its_labels(mnist_data_dir, monkeypatch):
-    monkeypatch.setattr(inputs, "ROWS_PER_UNIT", 5000)
+    monkeypatch.setattr(plan, "ROWS_PER_UNIT", 5000)
     units = plan_units([str(mnist_data_dir / "t10k-images-idx3-ubyte.gz")])
     first = items_of_unit(units[0], batch_size=512)[0]
     assert [unit.num_items for unit in units] == [5000, 5000]

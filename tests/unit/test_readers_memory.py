@@ -17,15 +17,15 @@ NUM_IMAGES = 60_000  # 47 MB
 IDX_HEADER = bytes([0, 0, 8, 3]) + NUM_IMAGES.to_bytes(4, "big") + bytes([0, 0, 0, 28]) * 2
 READ = """
 import json, sys
-from mnist_core.inputs import plan_units
-from mnist_core.readers import read_unit
+from mnist_core.inputs.plan import plan_units
+from mnist_core.inputs.readers import read_unit
 
 def peak_bytes():  # not getrusage: that begins with the peak of the process that started this one
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 if sys.argv[1].endswith("parquet"):
-    import mnist_core.parquet_files
+    import mnist_core.inputs.parquet_files
 before, num_items = peak_bytes(), 0
 for unit in plan_units(sys.argv[1:]):
     for batch in read_unit(unit, max_image_bytes=10_000_000):

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from scored_items import ids_of, items_of, items_of_unit, png
 
-from mnist_core import inputs
 from mnist_core.errors import ItemUnreadableError
-from mnist_core.inputs import plan_inputs, plan_units
+from mnist_core.inputs import plan
+from mnist_core.inputs.plan import plan_inputs, plan_units
 
 IMAGES = [png(seed) for seed in range(10)]
 
@@ -17,7 +17,7 @@ IMAGES = [png(seed) for seed in range(10)]
 def folder(tmp_path, monkeypatch):
     """An empty working directory; units of four rows, batches of three."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inputs, "ROWS_PER_UNIT", 4)
+    monkeypatch.setattr(plan, "ROWS_PER_UNIT", 4)
     return tmp_path
 
 

@@ -8,7 +8,7 @@ import pytest
 from scored_items import items_of, items_of_unit, png
 
 from mnist_core.errors import ItemUnreadableError
-from mnist_core.inputs import plan_units
+from mnist_core.inputs.plan import plan_units
 
 
 @pytest.fixture(autouse=True)

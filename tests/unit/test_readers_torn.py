@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from scored_items import items_of, items_of_unit, make_images, png
 
-from mnist_core import inputs
 from mnist_core.errors import ContainerTornError, StorageError
 from mnist_core.idx import write_idx
-from mnist_core.inputs import plan_units
+from mnist_core.inputs import plan
+from mnist_core.inputs.plan import plan_units
 
 IMAGES = make_images(10)
 
@@ -25,7 +25,7 @@ IMAGES = make_images(10)
 def folder(tmp_path, monkeypatch):
     """An empty working directory; ten images make units of 3, 3 and 4, in batches of three."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inputs, "ROWS_PER_UNIT", 4)
+    monkeypatch.setattr(plan, "ROWS_PER_UNIT", 4)
     return tmp_path
 
 

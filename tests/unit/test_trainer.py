@@ -33,13 +33,18 @@ def keras_run(config: TrainConfig, optimizer: keras.optimizers.Optimizer, num_ep
     trainer = Trainer(config, tf.distribute.get_strategy(), Share())
     network = trainer.network
     variables = network.trainable_variables
-    for step in range(num_epochs * STEPS_AN_EPOCH):
-        images, labels, keys = one_step(trainer, step % STEPS_AN_EPOCH, step // STEPS_AN_EPOCH)
+
+    @tf.function
+    def gradients(images, labels, keys):
         with tf.GradientTape() as tape:
             logits = network([images, keys], training=True)
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
             loss = tf.reduce_mean(losses)
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return tape.gradient(loss, variables)
+
+    for step in range(num_epochs * STEPS_AN_EPOCH):
+        batch = one_step(trainer, step % STEPS_AN_EPOCH, step // STEPS_AN_EPOCH)
+        optimizer.apply_gradients(zip(gradients(*map(tf.constant, batch)), variables, strict=True))
     return np.concatenate([weight.ravel() for weight in network.get_weights()])
 
 

@@ -14,12 +14,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.array_files import ArrayRef, read_images
 from mnist_core.errors import ContainerTornError, DatasetError, ImageError, ItemUnreadableError
-from mnist_core.inputs import Unit
-from mnist_core.kinds import label_of_folder
-from mnist_core.sources import Source, open_source
-from mnist_core.tar_shards import read_members
+from mnist_core.inputs.array_files import ArrayRef, read_images
+from mnist_core.inputs.kinds import label_of_folder
+from mnist_core.inputs.plan import Unit
+from mnist_core.inputs.sources import Source, open_source
+from mnist_core.inputs.tar_shards import read_members
 
 _MAX_BATCH_BYTES: Final = 2**24
 _ESCAPED: Final = re.compile(r"\\(\\|x[89a-f][0-9a-f])")
@@ -56,7 +56,7 @@ def read_unit(unit: Unit, *, max_image_bytes: int, batch_size: int = 512) -> Ite
     other units may find the same container torn as well.
 
     Args:
-        unit: From `mnist_core.inputs.plan_units`; this machine must see the same files.
+        unit: From `mnist_core.inputs.plan.plan_units`; this machine must see the same files.
         max_image_bytes: Of an encoded image that is larger, its first ``max_image_bytes`` + 1 are given.
         batch_size: Items of a batch, at most; large images make fewer.
 
@@ -153,7 +153,7 @@ def _read_tar(source: Source, unit: Unit, max_bytes: int) -> Iterator[_Item]:
 
 
 def _read_parquet(source: Source, unit: Unit, max_bytes: int) -> Iterator[_Item]:
-    from mnist_core.parquet_files import Columns, read_rows  # loads pyarrow
+    from mnist_core.inputs.parquet_files import Columns, read_rows  # loads pyarrow
 
     name = unit.paths[0]
     columns = Columns(unit.image_column, unit.label_column, unit.id_column)

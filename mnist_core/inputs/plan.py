@@ -1,8 +1,7 @@
 """From what the user of a scoring job names to its plan: a list of work units that any worker can read.
 
 A unit is plain data, of bounded size, and the same for the same inputs. Problems that can be seen before the job
-starts are refused here. Which files an input means is decided in ``mnist_core.listing``; ``mnist_core.readers`` turns a
-unit into its items.
+starts are refused here. Which files an input means is decided in ``listing``; ``readers`` turns a unit into its items.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from functools import lru_cache
 from itertools import chain, groupby, pairwise
 from typing import Final
 
-from mnist_core.array_files import ArrayRef, count_images, find_arrays, find_labels_member, read_labels
-from mnist_core.buckets import NUM_FETCHERS, is_remote
 from mnist_core.errors import DatasetError
-from mnist_core.kinds import kind_of_name
-from mnist_core.listing import Listing
-from mnist_core.sources import Source, open_source
+from mnist_core.inputs.array_files import ArrayRef, count_images, find_arrays, find_labels_member, read_labels
+from mnist_core.inputs.buckets import NUM_FETCHERS, is_remote
+from mnist_core.inputs.kinds import kind_of_name
+from mnist_core.inputs.listing import Listing
+from mnist_core.inputs.sources import Source, open_source
+from mnist_core.inputs.tar_shards import holds_members
 from mnist_core.splits import find_labels_name, pair_idx_names
-from mnist_core.tar_shards import holds_members
 
 FILES_PER_UNIT: Final = 2000
 """At most; a quarter of a second of work. MNIST as 70,000 files makes 35 units, for a few workers or many to share."""
@@ -124,7 +123,7 @@ def plan_inputs(
 
     Args:
         inputs: Files, folders, globs, lists (``.txt``, ``.list``, ``@file``) and ``s3://``, ``gs://`` URIs; see
-            ``mnist_core.listing``.
+            ``mnist_core.inputs.listing``.
         labels: File with the labels of the one IDX or ``.npy`` file among the inputs. Without it, they are looked for
             beside the images: ``...labels...`` to ``...images...``.
         image_column: Column of the Parquet files with encoded images; None looks for ``image``, ``img``, ``bytes``,
@@ -254,7 +253,7 @@ def _plan_container(root: str, name: str, kind: str, find_labels: _LabelsFinder,
 
 
 def _plan_parquet(source: Source, unit: Unit, wanted: dict[str, str]) -> list[Unit]:
-    from mnist_core.parquet_files import Columns, find_columns  # loads pyarrow
+    from mnist_core.inputs.parquet_files import Columns, find_columns  # loads pyarrow
 
     columns, group_sizes = find_columns(source, unit.paths[0], Columns(**wanted))
     unit = replace(unit, image_column=columns.image, label_column=columns.label, id_column=columns.id)
@@ -281,7 +280,7 @@ def _parts(unit: Unit, ranges: Iterable[tuple[int, int]]) -> list[Unit]:
 
 
 def _check_ids(units: list[Unit], column: str) -> None:
-    from mnist_core.parquet_files import check_ids  # loads pyarrow
+    from mnist_core.inputs.parquet_files import check_ids  # loads pyarrow
 
     files = {unit.paths[0]: unit.root for unit in units if unit.kind == "parquet"}
     if files:

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mnist_core.errors import DatasetError, ImageError, ItemUnreadableError
-from mnist_core.faults import reading
-from mnist_core.sources import Source, open_buffered
+from mnist_core.inputs.faults import reading
+from mnist_core.inputs.sources import Source, open_buffered
 
 _IMAGE_NAMES: Final = ("image", "img", "bytes", "data", "content")
 _LABEL_NAMES: Final = ("label", "labels", "digit")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any, Final, NamedTuple
 
 from mnist_core.errors import DatasetError, ImageError, ItemUnreadableError
-from mnist_core.faults import reading
-from mnist_core.kinds import kind_of_name, label_of_folder, suffix
-from mnist_core.sources import Source, open_buffered
+from mnist_core.inputs.faults import reading
+from mnist_core.inputs.kinds import kind_of_name, label_of_folder, suffix
+from mnist_core.inputs.sources import Source, open_buffered
 
 _BLOCK: Final = 512
 _FETCH_BYTES: Final = 2**22

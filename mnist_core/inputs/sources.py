@@ -2,8 +2,8 @@
 
 A name is what the user wrote: a path, absolute or relative to the ``root`` of its source, or a whole ``s3://``,
 ``gs://`` URI. Files are opened for reading only and never mapped into memory: a file that is cut while it is read is
-an error here, not a signal that kills the process. Which files there are is asked in ``mnist_core.listing``, what
-their bytes mean in the modules of the formats.
+an error here, not a signal that kills the process. Which files there are is asked in ``listing``, what their bytes
+mean in the modules of the formats.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
-from mnist_core.buckets import Bucket, FileState, is_remote, open_bucket
 from mnist_core.errors import DatasetError, ItemUnreadableError
-from mnist_core.faults import reading, unreadable
+from mnist_core.inputs.buckets import Bucket, FileState, is_remote, open_bucket
+from mnist_core.inputs.faults import reading, unreadable
 
 _NOT_BLOCKING: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a FIFO would wait for its writer
 _FIRST_READ_BYTES: Final = 2**14  # most images of digits in one call

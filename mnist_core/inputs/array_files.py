@@ -23,11 +23,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.buckets import FileState
 from mnist_core.errors import DatasetError, StorageError
-from mnist_core.faults import reading
 from mnist_core.idx import GZIP_MAGIC, MAX_BYTES, MAX_HEADER_BYTES, ArrayHeader, parse_idx, parse_idx_header
-from mnist_core.sources import Source, open_buffered
+from mnist_core.inputs.buckets import FileState
+from mnist_core.inputs.faults import reading
+from mnist_core.inputs.sources import Source, open_buffered
 from mnist_core.splits import IMAGE_SIZE, check_labels
 
 _IMAGE_BYTES: Final = math.prod(IMAGE_SIZE)

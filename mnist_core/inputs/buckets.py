@@ -20,7 +20,7 @@ from obstore.store import GCSStore, S3Store
 
 from mnist_core import storage
 from mnist_core.errors import DatasetError, DatasetNotFoundError, ItemUnreadableError
-from mnist_core.faults import reading, unreachable, unreadable
+from mnist_core.inputs.faults import reading, unreachable, unreadable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

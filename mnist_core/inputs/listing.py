@@ -11,7 +11,7 @@ What counts in a folder, on a bucket and in a glob, by name:
 A file that is named by itself is an item or a container whatever its name, and its first bytes decide where the name
 does not; but ``.txt`` and ``.list``, and any file written ``@file``, are lists: one file a line, relative to the list.
 Symbolic links are followed; a folder that is reached twice is read once, under its own name before that of a link.
-What is in the containers is asked in ``mnist_core.inputs``.
+What is in the containers is asked in ``mnist_core.inputs.plan``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Final
 
-from mnist_core.buckets import NUM_FETCHERS, Bucket, is_remote
 from mnist_core.errors import DatasetError, DatasetNotFoundError
-from mnist_core.faults import reading
-from mnist_core.kinds import START_BYTES, is_surely_idx, kind_of_name, kind_of_start, suffix
-from mnist_core.sources import LocalFiles, open_buffered, open_source
-from mnist_core.walking import Entry, Glob, is_glob, walk
+from mnist_core.inputs.buckets import NUM_FETCHERS, Bucket, is_remote
+from mnist_core.inputs.faults import reading
+from mnist_core.inputs.kinds import START_BYTES, is_surely_idx, kind_of_name, kind_of_start, suffix
+from mnist_core.inputs.sources import LocalFiles, open_buffered, open_source
+from mnist_core.inputs.walking import Entry, Glob, is_glob, walk
 
 _MAX_LINE: Final = 4096  # Linux's longest path
 _PROBED_LINES: Final = 20

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from mnist_core.faults import reading
-from mnist_core.sources import LocalFiles
+from mnist_core.inputs.faults import reading
+from mnist_core.inputs.sources import LocalFiles
 
 _MAGIC: Final = re.compile(r"[*?[]")
 _VISIBLE: Final = r"(?![._])"  # as for a shell, a wildcard stands for no leading dot; here for no '_' either
