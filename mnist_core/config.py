@@ -197,7 +197,6 @@ class ScoreConfig(PredictorFields, CommandConfig):
     """Fields that do not decide what is in the rows. A resumed job must agree on all others, and on its inputs."""
 
     paths: CliPositionalArg[list[str]] = Field(
-        min_length=2,
         description="INPUT... OUTPUT. Inputs: folders, globs, image files, IDX, .npy, .npz, Parquet, tar shards, lists "
         "of files (.txt), local or s3://; the output: a new folder or s3:// prefix",
     )
@@ -214,6 +213,13 @@ class ScoreConfig(PredictorFields, CommandConfig):
     workers: PositiveInt | None = Field(None, description="actors that score; None takes one for each CPU")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for an actor")
 
+    @field_validator("paths")
+    @classmethod
+    def _check_paths(cls, value: list[str]) -> list[str]:
+        if len(value) < 2:
+            raise ValueError("INPUT... OUTPUT: one input at least, and the new folder for the output")
+        return value
+
     @property
     def inputs(self) -> list[str]:
         """What is scored."""
@@ -227,7 +233,8 @@ class ScoreConfig(PredictorFields, CommandConfig):
     def identity(self) -> dict[str, Any]:
         """The values that decide the rows, for the check that a resumed job is the same job."""
         fields = self.model_dump(mode="json", exclude=set(self.EXECUTION_FIELDS))
-        return {**fields, "inputs": self.inputs, "working_directory": str(Path.cwd())}
+        relative = any("://" not in each and not Path(each.removeprefix("@")).is_absolute() for each in self.inputs)
+        return {**fields, "inputs": self.inputs, "working_directory": str(Path.cwd()) if relative else None}
 
 
 class DataConfig(DataDirField, CommandConfig):

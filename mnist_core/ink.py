@@ -24,6 +24,9 @@ _DARKEST: Final = 64.0
 _FAINT: Final = 14.0
 """Contrast that is not ink, of 255; a pencil has 40 and more."""
 _NOISES: Final = 4.0
+_NOISY: Final = 8.0
+"""Noise of the paper, of 255, from which on a coarser copy shows the digit better."""
+_COARSEST_SIDE: Final = 128
 _INK_FRACTION: Final = 0.35
 """Contrast from which on a pixel is ink, to that of the ink."""
 _SOFT: Final = (0.1, 0.9)
@@ -107,42 +110,45 @@ def draw_digit(tones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     Raises:
         ImageBlankError: There is no ink.
     """
-    contrast, threshold, noise = _measure_contrast(tones)
-    inked = contrast > threshold
+    contrast = _measure_contrast(tones)
+    full, noise = _measure_ink(contrast)
+    if noise > _NOISY and max(tones.shape) > _COARSEST_SIDE:
+        return draw_digit(np.asarray(Image.fromarray(tones).reduce(2)))
+    inked = contrast > max(_NOISES * noise, _INK_FRACTION * full) if full else np.zeros_like(contrast, np.bool_)
     near = _select_pieces(inked)
     inked &= near
     rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     longer = max(np.ptp(rows), np.ptp(columns)) + 1 if rows.size else 0
     if longer < max(3, _SMALLEST_FRACTION * max(tones.shape)):
         raise ImageBlankError(_BLANK)
-    full = np.percentile(contrast[inked], 75)
+    full = float(np.percentile(contrast[inked], 75))
     black, white = max(_SOFT[0] * full, 1.5 * noise), _SOFT[1] * full
     ink = np.clip((contrast - black) / max(white - black, 1), 0, 1) * near
     return _frame(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
-def _measure_contrast(tones: npt.NDArray[np.uint8]) -> tuple[Floats, float, float]:
-    """Compare ink with its paper, as shadows do not change it: 0 paper, 255 black on white. And from where it is ink."""
+def _measure_contrast(tones: npt.NDArray[np.uint8]) -> Floats:
+    """Compare ink with its paper, in a way that no shadow changes: 0 is paper, 255 black on white."""
     ink_is_dark, paper = estimate_paper(tones)
     if ink_is_dark:
-        contrast = (paper - tones) * (255 / np.maximum(paper, _DARKEST))
-    else:
-        contrast = (tones - paper) * (255 / np.maximum(255 - paper, _DARKEST))
+        return (paper - tones) * (255 / np.maximum(paper, _DARKEST))
+    return (tones - paper) * (255 / np.maximum(255 - paper, _DARKEST))
+
+
+def _measure_ink(contrast: Floats) -> tuple[float, float]:
+    """Measure the contrast of the ink, 0 if there is none, and the standard deviation of the paper's noise."""
     counts = np.bincount(np.clip(contrast + 256, 0, 511).astype(np.int16).ravel(), minlength=512)
     values = np.arange(512) - 255.5
-    threshold = 0.0
-    for _ in range(4):
-        paper_counts = np.cumsum(np.where(values < max(threshold, _FAINT), counts, 0))
-        middle = values[np.searchsorted(paper_counts, paper_counts[-1] / 2)]
-        # Half of the noise is below the middle, where no ink is: its standard deviation is at the 16th percentile.
-        noise = max(0.7, middle - values[np.searchsorted(paper_counts, 0.16 * paper_counts[-1])])
-        heights = values - middle
-        ink = np.where(heights > max(_FAINT, _NOISES * noise), counts, 0)
-        if not ink.any():
-            raise ImageBlankError(_BLANK)
-        full = (ink @ heights**3) / (ink @ heights**2)
-        threshold = max(_NOISES * noise, _INK_FRACTION * full)
-    return contrast - np.float32(middle), threshold, noise
+    full, least = 0.0, _FAINT
+    for _ in range(3):
+        paper = np.cumsum(np.where(values < max(_INK_FRACTION * full, least), counts, 0))
+        # No ink is below the middle: there the 16th percentile is one standard deviation away.
+        middle, low = values[np.searchsorted(paper, [0.5 * paper[-1], 0.16 * paper[-1]])]
+        noise = max(0.7, float(middle - low))
+        least = max(_FAINT, _NOISES * noise)
+        ink = np.where(values > least, counts, 0)
+        full = float((ink @ values**3) / (ink @ values**2)) if ink.any() else 0.0
+    return full, noise
 
 
 def _select_pieces(inked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

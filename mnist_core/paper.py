@@ -9,6 +9,7 @@ is in ``mnist_core.ink``.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -59,7 +60,7 @@ def estimate_paper(tones: npt.NDArray[np.uint8]) -> tuple[bool, Floats]:
     unevenness = np.abs(np.diff(papers, axis=1)).sum((1, 2)) + np.abs(np.diff(papers, axis=2)).sum((1, 2))
     edge_ink = np.maximum(grounds - heights, 0)[edge].sum(1)
     chosen = int(np.argmin(unevenness + _EDGE_COST * edge_ink))
-    large = Image.fromarray(papers[chosen]).resize(tones.shape[::-1], Image.Resampling.BICUBIC)
+    large = Image.fromarray(papers[chosen]).resize(tones.shape[::-1], Image.Resampling.BILINEAR)
     return chosen == 0, np.asarray(large)
 
 
@@ -80,10 +81,7 @@ def fit_surface(small: Floats) -> Floats:
     Returns:
         float32 of the same shape.
     """
-    rows, columns = small.shape[1:]
-    y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
-    edge = _edge_cells(small[0])
+    terms, edge = _terms(*small.shape[1:]), _edge_cells(small[0])
     on_edge, values = terms[edge], small[(slice(None), *edge)].astype(np.float64)
     weights = np.ones_like(values)
     for _ in range(_FIT_ROUNDS):  # of iteratively reweighted least squares
@@ -92,6 +90,13 @@ def fit_surface(small: Floats) -> Floats:
         coefficients = np.linalg.solve(normal, (weighted * values[..., None]).sum(1)[..., None])[..., 0]
         weights = 1 / np.maximum(np.abs(values - coefficients @ on_edge.T), 1)
     return np.einsum("ct,yxt->cyx", coefficients, terms).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _terms(rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """1, x, y, x2, xy and y2 of each cell, (rows, columns, 6)."""
+    y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
 
 
 def _edge_cells(grid: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -165,6 +170,7 @@ def _fill_in(heights: Floats, ink: npt.NDArray[np.bool_]) -> Floats:
     return filled
 
 
+@lru_cache(maxsize=256)
 def _blur(side: int, spread: float) -> Floats:
     """A matrix that blurs along one side; each row has sum 1."""
     cells = np.arange(side)

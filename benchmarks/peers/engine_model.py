@@ -37,7 +37,7 @@ def main(folder: Path, name: str) -> None:
     network = build_training_network(name, dropout=0.5, precision="float32", seed=0)
     calibration = random_head(build_published_model(name).get_layer("whiten").units)
     images = RNG.integers(0, 256, (100, 28, 28), dtype=np.uint8)
-    for file, content in {**export_model(network, calibration), **export_int8(network, calibration, images)}.items():
+    for file, content in {**export_model(network, calibration), **export_int8(network, images, calibration)}.items():
         (folder / file).write_bytes(content)
     model = keras.models.load_model(folder / "model.keras")
     kinds = {layers.Conv2D: "convolution", layers.MaxPooling2D: "pooling", layers.Dense: "dense"}

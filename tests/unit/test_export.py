@@ -89,7 +89,9 @@ def test_what_was_measured_is_what_the_published_model_does_on_the_validation_sp
 
 
 def test_what_the_calibration_sees_does_not_depend_on_the_number_of_threads():
-    alone, shared = (export._observe(make_network("convnet"), splits()[1], threads) for threads in (1, 3))
+    alone, shared = (
+        export._observe(make_network("convnet"), splits()[1], export._convert, threads) for threads in (1, 3)
+    )
     assert alone.textures.tobytes() == shared.textures.tobytes()
     assert alone.logits.tobytes() == shared.logits.tobytes()
 

@@ -1,0 +1,210 @@
+"""What an image file says about itself, read before any decoder runs: kind, size, frames, orientation, whether it is whole.
+
+A decoder then gets a file with the pixels of the first frame and nothing else. Parsers of metadata warn, or take
+minutes for a megabyte made for that; and a size that is known beforehand cannot be a surprise. TIFF, whose directories
+EXIF has too, is read in ``mnist_core.tiff``; pixels are decoded in ``mnist_core.images``.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from mnist_core.errors import ImageBrokenError, ImageTruncatedError, NotAnImageError
+from mnist_core.tiff import ImageFile, read_orientation, read_tiff
+
+_PNG_CHUNK: Final = struct.Struct(">I4s")
+_PNG_NUMBER: Final = struct.Struct(">I")
+_PNG_SIZE: Final = struct.Struct(">II")
+_PNG_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_MOST_CHUNKS: Final = 100_000
+"""Of a PNG or a GIF: ten times what encoders write in 10 MiB, counted in less than 0.1 s."""
+_USUAL_SCANS: Final = 16
+"""Of a JPEG: a decoder passes over all pixels for each, and progressive files have 10."""
+_WEBP_COST: Final = 4
+_RUN_LENGTH_COST: Final = 32
+"""Pillow reads a run-length encoded BMP in Python."""
+
+
+def read_image_file(data: bytes) -> ImageFile:
+    """Read what is known without decoding.
+
+    Args:
+        data: Content of a PNG, JPEG, BMP, GIF, WebP or TIFF file.
+
+    Returns:
+        The file's properties, and what its decoder is to be given.
+
+    Raises:
+        NotAnImageError: It is none of these.
+        ImageTruncatedError: Its end is missing.
+        ImageBrokenError: It is damaged.
+    """
+    for signature, read in _READERS:
+        if data.startswith(signature) and (signature != b"RIFF" or data[8:12] == b"WEBP"):
+            break
+    else:
+        if any(signature.startswith(data) for signature, _ in _READERS):
+            raise ImageTruncatedError(f"received {len(data)} bytes, the beginning of an image file, expected all of it")
+        raise NotAnImageError(f"received {len(data)} bytes, expected a PNG, JPEG, BMP, GIF, WebP or TIFF file")
+    try:
+        return read(data)
+    except (struct.error, IndexError) as err:
+        raise ImageTruncatedError(f"received {len(data)} bytes of an image file, expected more: it is cut off") from err
+
+
+def _read_png(data: bytes) -> ImageFile:
+    view, kept, pixels = memoryview(data), [data[:8]], []
+    num_frames, orientation, plain = 1, 1, True
+    position = 8
+    for _ in range(_MOST_CHUNKS):
+        length, kind = _PNG_CHUNK.unpack_from(data, position)
+        body, end = position + 8, position + 12 + length
+        (checksum,) = _PNG_NUMBER.unpack_from(data, end - 4)
+        if kind in _PNG_PIXELS:
+            if zlib.crc32(view[position + 4 : end - 4]) != checksum:
+                raise ImageBrokenError(f"PNG: the checksum of its {kind.decode()} chunk is wrong: the file is damaged")
+            if kind == b"IDAT":
+                pixels.append(view[body : end - 4])
+            elif kind == b"IEND":
+                break
+            else:
+                kept.append(data[position:end])
+        elif kind == b"acTL":
+            num_frames, plain = max(1, _PNG_NUMBER.unpack_from(data, body)[0]), False
+        else:
+            plain = False
+            if kind == b"eXIf":
+                orientation = read_orientation(data[body : end - 4])
+        position = end
+    if data[12:16] != b"IHDR" or not pixels or kind != b"IEND":
+        raise ImageBrokenError("PNG: expected the chunks IHDR, IDAT and IEND, found others")
+    width, height = _PNG_SIZE.unpack_from(data, 16)
+    if not plain or len(pixels) > 1:
+        kept += [_png_chunk(b"IDAT", b"".join(pixels)), _png_chunk(b"IEND", b"")]
+        data = b"".join(kept)
+    return ImageFile("PNG", width, height, data, num_frames, orientation)
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return _PNG_CHUNK.pack(len(body), kind) + body + _PNG_NUMBER.pack(zlib.crc32(body, zlib.crc32(kind)))
+
+
+def _read_jpeg(data: bytes) -> ImageFile:
+    kept, orientation = [data[:2]], 1
+    width = height = 0
+    position = 2
+    while True:
+        position = data.index(b"\xff", position)
+        while (marker := data[position + 1]) == 0xFF:
+            position += 1
+        if marker == 0xDA:
+            break
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # stands alone
+            position += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        end = position + 2 + length
+        data[end]  # noqa: B018 - raises if the file ends before the next segment
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, position + 5)
+        elif marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
+            orientation = read_orientation(data[position + 10 : end])
+        if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            kept.append(data[position:end])
+        position = end
+    if data.find(b"\xff\xd9", position) < 0:
+        raise ImageTruncatedError("JPEG: received no end marker, expected one: the file is cut off")
+    num_scans = data.count(b"\xff\xda", position)
+    kept.append(data[position:])
+    return ImageFile("JPEG", width, height, b"".join(kept), 1, orientation, max(1, num_scans / _USUAL_SCANS))
+
+
+def _read_gif(data: bytes) -> ImageFile:
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + _gif_colours(flags)
+    screen, control, first = data[:position], b"", b""
+    num_frames = 0
+    for _ in range(_MOST_CHUNKS):
+        kind, start = data[position], position
+        if kind == 0x21:
+            position = _after_blocks(data, position + 2)
+            if data[start + 1] == 0xF9 and not num_frames:
+                control = data[start:position]
+        elif kind == 0x2C:
+            left, top, frame_width, frame_height, flags = struct.unpack_from("<HHHHB", data, position + 1)
+            position = _after_blocks(data, position + 11 + _gif_colours(flags))
+            if not num_frames:
+                first = control + data[start:position]
+                width, height = max(width, left + frame_width), max(height, top + frame_height)
+            num_frames += 1
+        else:
+            break
+    if not num_frames:
+        raise ImageBrokenError("GIF: expected an image, found none")
+    return ImageFile("GIF", width, height, screen + first + b";", num_frames)
+
+
+def _gif_colours(flags: int) -> int:
+    """Bytes of a colour table."""
+    return 6 << (flags & 7) if flags & 0x80 else 0
+
+
+def _after_blocks(data: bytes, position: int) -> int:
+    while size := data[position]:
+        position += 1 + size
+    return position + 1
+
+
+def _read_bmp(data: bytes) -> ImageFile:
+    offset, header = struct.unpack_from("<II", data, 10)
+    if header == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        compression = 0
+    else:
+        width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+    height = abs(height)
+    if compression in (1, 2):  # run-length encoded: at most 2 bytes a pixel, and 2 a row
+        data = data[: offset + 2 * max(0, width + 1) * height + 2]
+        return ImageFile("BMP", width, height, data, cost=_RUN_LENGTH_COST)
+    if offset + (width * bits + 31) // 32 * 4 * height > len(data):
+        raise ImageTruncatedError(f"BMP: received {len(data)} bytes, expected more: the file is cut off")
+    return ImageFile("BMP", width, height, data)
+
+
+def _read_webp(data: bytes) -> ImageFile:
+    (size,) = struct.unpack_from("<I", data, 4)
+    if size + 8 > len(data):
+        raise ImageTruncatedError(f"WebP: received {len(data)} bytes, expected {size + 8}: the file is cut off")
+    kind, orientation, num_frames = data[12:16], 1, 0
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(data[start : start + 3], "little") + 1 for start in (24, 27))
+        position = 12
+        while position + 8 <= size + 8:
+            chunk, length = struct.unpack_from("<4sI", data, position)
+            num_frames += chunk == b"ANMF"
+            if chunk == b"EXIF":
+                orientation = read_orientation(data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0"))
+            position += 8 + length + length % 2
+    return ImageFile("WEBP", width, height, data, max(1, num_frames), orientation, _WEBP_COST)
+
+
+_READERS: Final[tuple[tuple[bytes, Callable[[bytes], ImageFile]], ...]] = (
+    (b"\x89PNG\r\n\x1a\n", _read_png),
+    (b"\xff\xd8\xff", _read_jpeg),
+    (b"GIF87a", _read_gif),
+    (b"GIF89a", _read_gif),
+    (b"RIFF", _read_webp),
+    (b"BM", _read_bmp),
+    (b"II*\0", read_tiff),
+    (b"MM\0*", read_tiff),
+    (b"II+\0", read_tiff),
+    (b"MM\0+", read_tiff),
+)
