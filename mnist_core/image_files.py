@@ -1,4 +1,4 @@
-"""What an image file says about itself, read before any decoder runs: kind, size, frames, orientation, whether it is whole.
+"""What an image file says of itself, read before any decoder runs: kind, size, frames, orientation, if it is whole.
 
 A decoder then gets a file with the pixels of the first frame and nothing else. Parsers of metadata warn, or take
 minutes for a megabyte made for that; and a size that is known beforehand cannot be a surprise. TIFF, whose directories
@@ -10,22 +10,50 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from mnist_core.errors import ImageBrokenError, ImageTruncatedError, NotAnImageError
-from mnist_core.tiff import ImageFile, read_orientation, read_tiff
+from mnist_core.tiff import read_orientation, read_tiff
 
 _PNG_CHUNK: Final = struct.Struct(">I4s")
 _PNG_NUMBER: Final = struct.Struct(">I")
-_PNG_SIZE: Final = struct.Struct(">II")
+_PNG_HEADER: Final = struct.Struct(">IIBBBBB")
+_PLAIN_GREY: Final = [8, 0, 0, 0, 0]
 _PNG_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _MOST_CHUNKS: Final = 100_000
 """Of a PNG or a GIF: ten times what encoders write in 10 MiB, counted in less than 0.1 s."""
 _USUAL_SCANS: Final = 16
 """Of a JPEG: a decoder passes over all pixels for each, and progressive files have 10."""
 _WEBP_COST: Final = 4
+_TIFF_COST: Final = 2
 _RUN_LENGTH_COST: Final = 32
 """Pillow reads a run-length encoded BMP in Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """What is known of an image file before it is decoded.
+
+    Attributes:
+        kind: Pillow's name of the format.
+        width: In pixels, as stored.
+        height: In pixels, as stored.
+        data: The file as its decoder is to get it: the first frame, without metadata.
+        num_frames: Frames or pages of the whole file.
+        orientation: How it is to be turned to be upright, 1 to 8 as in EXIF.
+        cost: Memory or time that decoding a pixel takes, to that of a plain PNG.
+        zipped: The pixels as a PNG packs them, if they are 8 bits of grey, in order and opaque.
+    """
+
+    kind: str
+    width: int
+    height: int
+    data: bytes
+    num_frames: int = 1
+    orientation: int = 1
+    cost: float = 1
+    zipped: bytes = b""
 
 
 def read_image_file(data: bytes) -> ImageFile:
@@ -42,16 +70,14 @@ def read_image_file(data: bytes) -> ImageFile:
         ImageTruncatedError: Its end is missing.
         ImageBrokenError: It is damaged.
     """
-    for signature, read in _READERS:
-        if data.startswith(signature) and (signature != b"RIFF" or data[8:12] == b"WEBP"):
-            break
-    else:
+    read = next((read for signature, read in _READERS if data.startswith(signature)), None)
+    if read is None or (read is _read_webp and data[8:12] not in (b"WEBP", b"")):
         if any(signature.startswith(data) for signature, _ in _READERS):
             raise ImageTruncatedError(f"received {len(data)} bytes, the beginning of an image file, expected all of it")
         raise NotAnImageError(f"received {len(data)} bytes, expected a PNG, JPEG, BMP, GIF, WebP or TIFF file")
     try:
         return read(data)
-    except (struct.error, IndexError) as err:
+    except (struct.error, IndexError, OverflowError) as err:
         raise ImageTruncatedError(f"received {len(data)} bytes of an image file, expected more: it is cut off") from err
 
 
@@ -81,11 +107,12 @@ def _read_png(data: bytes) -> ImageFile:
         position = end
     if data[12:16] != b"IHDR" or not pixels or kind != b"IEND":
         raise ImageBrokenError("PNG: expected the chunks IHDR, IDAT and IEND, found others")
-    width, height = _PNG_SIZE.unpack_from(data, 16)
-    if not plain or len(pixels) > 1:
-        kept += [_png_chunk(b"IDAT", b"".join(pixels)), _png_chunk(b"IEND", b"")]
-        data = b"".join(kept)
-    return ImageFile("PNG", width, height, data, num_frames, orientation)
+    width, height, *details = _PNG_HEADER.unpack_from(data, 16)
+    packed = b"".join(pixels)
+    zipped = packed if details == _PLAIN_GREY and len(kept) == 2 else b""
+    if not zipped and (len(pixels) > 1 or not plain):
+        data = b"".join([*kept, _png_chunk(b"IDAT", packed), _png_chunk(b"IEND", b"")])
+    return ImageFile("PNG", width, height, data, num_frames, orientation, zipped=zipped)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -97,7 +124,9 @@ def _read_jpeg(data: bytes) -> ImageFile:
     width = height = 0
     position = 2
     while True:
-        position = data.index(b"\xff", position)
+        position = data.find(b"\xff", position)
+        if position < 0:
+            raise ImageTruncatedError("JPEG: expected a scan, found the end of the file: it is cut off")
         while (marker := data[position + 1]) == 0xFF:
             position += 1
         if marker == 0xDA:
@@ -107,7 +136,7 @@ def _read_jpeg(data: bytes) -> ImageFile:
             continue
         (length,) = struct.unpack_from(">H", data, position + 2)
         end = position + 2 + length
-        data[end]  # noqa: B018 - raises if the file ends before the next segment
+        data[end]  # raises if the file ends before the next segment
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, position + 5)
         elif marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
@@ -196,6 +225,12 @@ def _read_webp(data: bytes) -> ImageFile:
     return ImageFile("WEBP", width, height, data, max(1, num_frames), orientation, _WEBP_COST)
 
 
+def _read_tiff(data: bytes) -> ImageFile:
+    tiff = read_tiff(data)
+    cost = _TIFF_COST * max(1, tiff.tile_pixels / max(1, tiff.width * tiff.height))
+    return ImageFile("TIFF", tiff.width, tiff.height, tiff.data, tiff.num_pages, tiff.orientation, cost)
+
+
 _READERS: Final[tuple[tuple[bytes, Callable[[bytes], ImageFile]], ...]] = (
     (b"\x89PNG\r\n\x1a\n", _read_png),
     (b"\xff\xd8\xff", _read_jpeg),
@@ -203,8 +238,8 @@ _READERS: Final[tuple[tuple[bytes, Callable[[bytes], ImageFile]], ...]] = (
     (b"GIF89a", _read_gif),
     (b"RIFF", _read_webp),
     (b"BM", _read_bmp),
-    (b"II*\0", read_tiff),
-    (b"MM\0*", read_tiff),
-    (b"II+\0", read_tiff),
-    (b"MM\0+", read_tiff),
+    (b"II*\0", _read_tiff),
+    (b"MM\0*", _read_tiff),
+    (b"II+\0", _read_tiff),
+    (b"MM\0+", _read_tiff),
 )

@@ -6,17 +6,18 @@ Nothing of Ray or of output files is in here. One bad item is one row with an er
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.errors import ImageError
+from mnist_core.errors import ImageBlankError, ImageError
 from mnist_core.images import DecodedImage, ImageLimits, decode_image, prepare_images
 from mnist_core.inputs.plan import Unit
 from mnist_core.inputs.readers import ItemBatch, read_unit
+from mnist_core.plain_png import decode_plain_pngs
 from mnist_core.predictor import Predictor
 from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
 
@@ -25,7 +26,13 @@ FAILED: Final = "error"
 FIRST_FRAME: Final = "first_frame_only"
 """Code of the remark that an animated image got its digit from its first frame."""
 
-BLANK: Final = "image_blank"
+BATCH_SIZE: Final = 2000
+"""Items scored at once, fewer where they are large: plain PNG files decoded 2,000 at once take half as long as 500."""
+
+MANY: Final = 256
+"""Encoded images from which on it pays to decode the plain ones together."""
+
+_BLANK: Final = (ImageBlankError.code, "expected a digit, found an image without ink")
 EXAMPLES: Final = 5
 """Bad items that a tally names."""
 
@@ -152,7 +159,7 @@ def score_unit(unit: Unit, predictor: Predictor, limits: ImageLimits) -> Iterato
     Raises:
         StorageError: A bucket cannot be reached, or there is no room to unpack an array.
     """
-    for batch in read_unit(unit, max_image_bytes=limits.max_bytes):
+    for batch in read_unit(unit, max_image_bytes=limits.max_bytes, batch_size=BATCH_SIZE):
         yield score_batch(batch, predictor, limits)
 
 
@@ -164,7 +171,7 @@ def score_batch(batch: ItemBatch, predictor: Predictor, limits: ImageLimits) -> 
         pixels, blank = prepare_images(batch.images)
         good = np.flatnonzero(~blank)
         for index in np.flatnonzero(blank):
-            codes[index], messages[index] = BLANK, "expected a digit, found an image of one shade"
+            codes[index], messages[index] = _BLANK
         pixels = pixels[good] if blank.any() else pixels
     else:
         assert batch.contents is not None
@@ -191,20 +198,29 @@ def _decode(
     contents: list[bytes | ImageError], limits: ImageLimits, codes: list[str | None], messages: list[str | None]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
     """Decode what can be decoded; of the rest, note why not. Returns indices (M,) and their pixels (M, 28, 28)."""
-    good: list[int] = []
     pixels = np.empty((len(contents), *IMAGE_SIZE), np.uint8)
-    for index, content in enumerate(contents):
+    decoded = np.zeros(len(contents), np.bool_)
+    rest: Iterable[int] = range(len(contents))
+    if len(contents) >= MANY and limits.max_pixels >= pixels[0].size:
+        within = (each if isinstance(each, bytes) and len(each) <= limits.max_bytes else None for each in contents)
+        plain, their_pixels = decode_plain_pngs(list(within))
+        pixels[plain], blank = prepare_images(their_pixels)
+        decoded[plain] = ~blank
+        for index in plain[blank]:
+            codes[index], messages[index] = _BLANK
+        rest = np.delete(np.arange(len(contents)), plain).tolist()
+    for index in rest:
         try:
-            image = _decode_one(content, limits)
+            image = _decode_one(contents[index], limits)
         except ImageError as err:
             codes[index], messages[index] = err.code, str(err)
             continue
         if image.num_frames > 1:
             codes[index] = FIRST_FRAME
             messages[index] = f"found {image.num_frames} frames, expected one: the first was taken"
-        pixels[len(good)] = image.pixels
-        good.append(index)
-    return np.array(good, np.intp), pixels[: len(good)]
+        pixels[index], decoded[index] = image.pixels, True
+    good = np.flatnonzero(decoded)
+    return good, pixels if len(good) == len(pixels) else pixels[good]
 
 
 def _decode_one(content: bytes | ImageError, limits: ImageLimits) -> DecodedImage:

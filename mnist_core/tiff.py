@@ -6,33 +6,29 @@ Nothing is decoded here. https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tif
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from mnist_core.errors import ImageBrokenError, ImageTruncatedError
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """What is known of an image file before it is decoded.
+class TiffFile(NamedTuple):
+    """What is known of a TIFF file before it is decoded.
 
     Attributes:
-        kind: Pillow's name of the format.
         width: In pixels, as stored.
         height: In pixels, as stored.
-        data: The file as its decoder is to get it: the first frame, without metadata.
-        num_frames: Frames or pages of the whole file.
+        data: The file with a directory that holds what a decoder needs and nothing else.
+        num_pages: Pages of the whole file, up to a thousand.
         orientation: How it is to be turned to be upright, 1 to 8 as in EXIF.
-        cost: Memory or time that a pixel takes, to that of a plain PNG.
+        tile_pixels: Pixels of a tile, 0 if there are none.
     """
 
-    kind: str
     width: int
     height: int
     data: bytes
-    num_frames: int = 1
-    orientation: int = 1
-    cost: float = 1
+    num_pages: int
+    orientation: int
+    tile_pixels: int
 
 
 class _Layout(NamedTuple):
@@ -93,17 +89,15 @@ _COMPRESSIONS: Final = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
 """None, fax, LZW, JPEG, deflate and PackBits. Others take as much memory as the file says."""
 _MOST_ENTRIES: Final = 1000
 _MOST_PAGES: Final = 1000
-_COST: Final = 2
-"""A decoder holds a whole strip beside the image."""
 
 
-def read_tiff(data: bytes) -> ImageFile:
+def read_tiff(data: bytes) -> TiffFile:
     """Read a TIFF file's first directory, and count the others.
 
     Raises:
         ImageTruncatedError: Its end is missing.
         ImageBrokenError: It is damaged, or of a compression that is not read.
-        struct.error: Its end is missing, too.
+        struct.error, OverflowError: It points to where it has nothing.
     """
     layout = _LAYOUTS[data[:4]]
     (start,) = layout.offset.unpack_from(data, layout.first)
@@ -121,15 +115,13 @@ def read_tiff(data: bytes) -> ImageFile:
         if max(ends, default=0) > len(data):
             raise ImageTruncatedError(f"TIFF: received {len(data)} bytes, expected more: the file is cut off")
     (width,), (height,) = values[_WIDTH], values[_HEIGHT]
-    tile = values.get(_TILE_WIDTH, (0,))[0] * values.get(_TILE_HEIGHT, (0,))[0]
-    return ImageFile(
-        "TIFF",
-        width,
-        height,
-        _with_directory(data, kept, layout),
-        1 + _count_pages(data, following, layout),
-        _orientation(data, entries, layout),
-        _COST * max(1, tile / max(1, width * height)),
+    return TiffFile(
+        width=width,
+        height=height,
+        data=_with_directory(data, kept, layout),
+        num_pages=1 + _count_pages(data, following, layout),
+        orientation=_orientation(entries, layout),
+        tile_pixels=values.get(_TILE_WIDTH, (0,))[0] * values.get(_TILE_HEIGHT, (0,))[0],
     )
 
 
@@ -138,16 +130,16 @@ def read_orientation(exif: bytes) -> int:
     try:
         layout = _LAYOUTS[exif[:4]]
         (start,) = layout.offset.unpack_from(exif, layout.first)
-        return _orientation(exif, _read_directory(exif, start, layout)[0], layout)
-    except (KeyError, struct.error, ImageBrokenError):
+        return _orientation(_read_directory(exif, start, layout)[0], layout)
+    except (KeyError, struct.error, OverflowError, ImageBrokenError):
         return 1
 
 
-def _orientation(data: bytes, entries: dict[int, _Entry], layout: _Layout) -> int:
+def _orientation(entries: dict[int, _Entry], layout: _Layout) -> int:
     entry = entries.get(_ORIENTATION)
     if entry is None or entry.type != 3 or entry.count != 1:
         return 1
-    value = struct.unpack_from(_order(layout) + "H", entry.value)[0]
+    (value,) = struct.unpack_from(_order(layout) + "H", entry.value)
     return value if 1 <= value <= 8 else 1
 
 
@@ -194,7 +186,7 @@ def _count_pages(data: bytes, start: int, layout: _Layout) -> int:
             (count,) = layout.count.unpack_from(data, start)
             seen.add(start)
             (start,) = layout.offset.unpack_from(data, start + layout.count.size + count * layout.entry.size)
-    except struct.error as err:
+    except (struct.error, OverflowError) as err:
         raise ImageTruncatedError("TIFF: expected more pages, found the end of the file: it is cut off") from err
     return len(seen)
 
