@@ -28,11 +28,8 @@ from mnist_core.storage import open_storage
 
 MODEL: Final = "model.tflite"
 
-RAY_PAYS_S: Final = 8.0
-"""Less work than this, for one core, is done before Ray has started."""
-
-ACTORS_START_S: Final = 4.0
-"""Seconds from the start of Ray Data's execution to the actors' first work."""
+RAY_PAYS_S: Final = 15.0
+"""Less work than this, for this process alone, is done before Ray has started, scored and stopped on two cores."""
 
 
 def run(config: ScoreConfig) -> dict[str, Any]:
@@ -143,12 +140,17 @@ def _score(config: ScoreConfig, pending: Sequence[tuple[int, Unit]], progress: S
         with ray_session(verbose=config.verbose) as ray:
             return score_on_ray(ray, config, pending, progress.advance)
     with HeadStart(config, pending, progress.advance) as here:
-        here.wait_for_first()
+        here.wait_for_rate()
         if here.seconds_left() > RAY_PAYS_S:
             load_ray_data()
             with ray_session(verbose=config.verbose) as ray:
-                if given := here.give_away(ACTORS_START_S):
-                    return score_on_ray(ray, config, given, progress.advance) | here.finish()
+                if left := here.left():
+
+                    def on_unit(index: int, tally: Tally) -> None:
+                        here.stop()  # the actors are there
+                        progress.advance(index, tally)
+
+                    return score_on_ray(ray, config, left, on_unit) | here.finish()
         return here.finish()
 
 

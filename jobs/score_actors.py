@@ -32,7 +32,7 @@ def load_ray_data() -> None:
 
 
 def score_on_ray(
-    ray: Any, config: ScoreConfig, pending: Sequence[tuple[int, Unit]], on_unit: Callable[[Tally], None]
+    ray: Any, config: ScoreConfig, pending: Sequence[tuple[int, Unit]], on_unit: Callable[[int, Tally], None]
 ) -> dict[int, Tally]:
     """Let actors score units; returns the tally of each.
 
@@ -40,7 +40,7 @@ def score_on_ray(
         ray: The ``ray`` module, connected.
         config: The job's configuration; its model with a version.
         pending: The units, with their index in the plan; at least one.
-        on_unit: Told when a unit is done.
+        on_unit: Told when a unit is done: its index and tally.
 
     Raises:
         ResourcesError: There is no room for the actors.
@@ -68,7 +68,7 @@ def score_on_ray(
         for batch in tallies.iter_batches(batch_size=None, prefetch_batches=0):
             for index, tally in zip(batch["index"], batch["tally"], strict=True):
                 done[int(index)] = Tally.from_dict(json.loads(tally))
-                on_unit(done[int(index)])
+                on_unit(int(index), done[int(index)])
     except ray.exceptions.RayError as err:
         raise _explain(err) from err
     return done

@@ -14,6 +14,7 @@ from typing import Self
 
 from jobs.score_worker import UnitScorer
 from mnist_core.config import ScoreConfig
+from mnist_core.engines import usable_cpus
 from mnist_core.inputs.plan import Unit
 from mnist_core.scoring import Tally
 
@@ -21,17 +22,18 @@ Pending = Sequence[tuple[int, Unit]]
 
 
 class HeadStart:
-    """Scores units in a thread, one after the other, until there are none left or they are taken away.
+    """Scores units in a thread, the last first, until there are none left or it is told to stop.
 
-    A context manager: when the block is left, the thread has ended, with the unit that it was at.
+    Whoever begins at the front meanwhile finds the records of what is done here (``UnitScorer``). A context manager:
+    when the block is left, the thread has ended, with the unit that it was at.
 
     Args:
         config: The job's configuration; its model with a version.
         pending: The units to score, with their index in the plan; at least one.
-        on_unit: Told, in the thread, when a unit is done.
+        on_unit: Told, in the thread, when a unit is done: its index and tally.
     """
 
-    def __init__(self, config: ScoreConfig, pending: Pending, on_unit: Callable[[Tally], None]) -> None:
+    def __init__(self, config: ScoreConfig, pending: Pending, on_unit: Callable[[int, Tally], None]) -> None:
         self._config = config
         self._pending = deque(pending)
         self._on_unit = on_unit
@@ -50,16 +52,24 @@ class HeadStart:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the unit at hand and stop."""
-        self._pending.clear()
+        """Stop, and wait until the unit at hand is done."""
+        self.stop()
         self._thread.join()
 
-    def wait_for_first(self) -> None:
-        """Wait until a unit is done, or failed."""
+    def stop(self) -> None:
+        """Take no more units; returns at once."""
+        self._pending.clear()
+
+    def left(self) -> Pending:
+        """The units that nobody has begun here, in their order."""
+        return list(self._pending)
+
+    def wait_for_rate(self) -> None:
+        """Wait until it is known how fast this is: a unit after the first, which warms up, is done; or all ended."""
         self._under_way.wait()
 
     def finish(self) -> dict[int, Tally]:
-        """Wait until no unit is left; returns the tally of each that was done here.
+        """Wait until no unit is left or the last one is done; returns the tally of each that was done here.
 
         Raises:
             Exception: What a unit failed with.
@@ -71,38 +81,29 @@ class HeadStart:
 
     def seconds_left(self) -> float:
         """How long this alone would take for the rest, going by what is done; infinite where nobody can know."""
-        left = [unit.num_items for _, unit in list(self._pending)]
+        left = [unit.num_items for _, unit in self.left()]
         if not left:
             return 0.0
         if None in left or not self._num_items:
             return float("inf")
         return sum(filter(None, left)) / self._num_items * self._seconds
 
-    def give_away(self, keep_s: float) -> Pending:
-        """Hand over the units at the end, all but about ``keep_s`` seconds of work."""
-        given: list[tuple[int, Unit]] = []
-        while self.seconds_left() > keep_s:
-            try:
-                given.append(self._pending.pop())
-            except IndexError:  # the thread was faster
-                break
-        return given[::-1]
-
     def _run(self) -> None:
         try:
-            scorer = UnitScorer(self._config)
+            scorer = UnitScorer(self._config, usable_cpus())
             while self._pending:
                 try:
-                    index, unit = self._pending.popleft()
-                except IndexError:  # given away this moment
+                    index, unit = self._pending.pop()
+                except IndexError:  # told to stop this moment
                     return
                 started = time.monotonic()
                 tally = scorer.score(index, unit)
-                self._seconds += time.monotonic() - started
-                self._num_items += tally.items
+                if self._done:
+                    self._seconds += time.monotonic() - started
+                    self._num_items += tally.items
+                    self._under_way.set()
                 self._done[index] = tally
-                self._on_unit(tally)
-                self._under_way.set()
+                self._on_unit(index, tally)
         except BaseException as err:  # whatever it is, who waits for the results raises it
             self._failure = err
             self._pending.clear()

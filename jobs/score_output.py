@@ -103,6 +103,13 @@ class Output:
         self.storage.write_bytes(f"part-{index:06d}{SUFFIXES[file_format]}", content)
         self.storage.write_bytes(f"{RECORDS}/{index:06d}.json", json.dumps(record).encode())
 
+    def record(self, index: int) -> Tally | None:
+        """The tally of a unit that is done; None before."""
+        try:
+            return Tally.from_dict(json.loads(self.storage.read_bytes(f"{RECORDS}/{index:06d}.json")))
+        except ObjectNotFoundError:
+            return None
+
     def records(self) -> dict[int, Tally]:
         """The tallies of all units that are done."""
         keys = self.storage.list_keys(RECORDS)

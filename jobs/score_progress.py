@@ -39,6 +39,7 @@ class ScoreProgress:
         self._new_items = 0
         self._first_at: float | None = None
         self._lock = threading.Lock()
+        self._counted: set[int] = set()
         self._spoken_at = time.monotonic()
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
@@ -63,10 +64,12 @@ class ScoreProgress:
         """Put the terminal back."""
         self._bar.stop()
 
-    def advance(self, tally: Tally) -> None:
-        """Count a unit that is done."""
+    def advance(self, index: int, tally: Tally) -> None:
+        """Count a unit that is done; one that was counted before counts no more."""
         with self._lock:
-            self._advance(tally, time.monotonic())
+            if index not in self._counted:
+                self._counted.add(index)
+                self._advance(tally, time.monotonic())
 
     def _advance(self, tally: Tally, now: float) -> None:
         if self._first_at is None:
@@ -95,6 +98,5 @@ class ScoreProgress:
         return "  ".join(words)
 
     def _say(self, text: str) -> None:
-        self._lock = threading.Lock()
         self._spoken_at = time.monotonic()
         self._console.print(text, markup=False)

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import numpy as np
-from mnist_core.images import ImageLimits
 
 from jobs.score_output import open_output
 from mnist_core.config import ScoreConfig
+from mnist_core.images import ImageLimits
 from mnist_core.inputs.plan import Unit
 from mnist_core.predictor import load_predictor
 from mnist_core.registry import open_model
@@ -26,9 +26,10 @@ class UnitScorer:
 
     Args:
         config: The job's configuration; its model with a version.
+        threads: Threads of the engine; None takes as many as Ray reserves CPUs for an actor.
     """
 
-    def __init__(self, config: ScoreConfig) -> None:
+    def __init__(self, config: ScoreConfig, threads: int | None = None) -> None:
         self._config = config
         artifact = open_model(open_storage(config.storage), config.model)
         self._model_version = f"{artifact.manifest.name}/{artifact.manifest.version}"
@@ -36,7 +37,7 @@ class UnitScorer:
             artifact.files,
             device=config.device,
             precision=config.precision,
-            threads=max(1, int(config.cpus_per_worker)),
+            threads=threads or max(1, int(config.cpus_per_worker)),
         )
         self._limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
         self._output = open_output(config.output)
@@ -53,9 +54,16 @@ class UnitScorer:
         return tally
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the units of a Ray Data batch: from ``index`` and ``unit`` to ``index`` and ``tally``, both as JSON."""
+        """Score the units of a Ray Data batch that nobody has scored yet.
+
+        Args:
+            batch: ``index`` and ``unit``, as JSON.
+
+        Returns:
+            ``index`` and ``tally``, as JSON.
+        """
         tallies = [
-            self.score(int(index), Unit(**json.loads(unit)))
+            self._output.record(int(index)) or self.score(int(index), Unit(**json.loads(unit)))
             for index, unit in zip(batch["index"], batch["unit"], strict=True)
         ]
         return {"index": batch["index"], "tally": np.array([json.dumps(tally.to_dict()) for tally in tallies], object)}

@@ -24,20 +24,26 @@ _DARKEST: Final = 64.0
 _FAINT: Final = 14.0
 """Contrast that is not ink, of 255; a pencil has 40 and more."""
 _NOISES: Final = 4.0
-_NOISY: Final = 8.0
-"""Noise of the paper, of 255, from which on a coarser copy shows the digit better."""
+_NOISY: Final = 6.0
+"""Noise of the paper from which on a coarser copy shows the digit better."""
 _COARSEST_SIDE: Final = 128
 _INK_FRACTION: Final = 0.35
 """Contrast from which on a pixel is ink, to that of the ink."""
 _SOFT: Final = (0.1, 0.9)
 """Where black and white are put, so that the blurred edge of a stroke gets back the width it has in MNIST."""
+_FULL_FRACTION: Final = 0.7
+_BLUR_FRACTION: Final = 0.02
+"""Width of an outline, to the image's longer side: the edge of a shadow has more."""
+_EDGE_SHARE: Final = 0.4
+"""Share of an outline that may be on the image's edge: shadows and tables have more."""
 _CELLS: Final = 96
 """Pieces of ink that are nearer to each other than this part of the image's longer side are one."""
 _PIECE_FRACTION: Final = 0.06
 """Ink of a piece that belongs to the digit, such as the bar of a five, to that of the largest. Specks have less."""
 _SMALLEST_FRACTION: Final = 0.025
-"""The digit's longer side, to the image's. Specks of dust have less."""
+"""Least length of a stroke a pixel wide that is a digit, to the image's longer side."""
 _LARGE_SIDE: Final = 4 * DIGIT_SIDE
+_TRACE: Final = 0.1
 _PEAK: Final = 0.9
 _THIN: Final = 2.0
 """Width that strokes are brought to if they have less, in pixels of MNIST, where few have less."""
@@ -110,57 +116,72 @@ def draw_digit(tones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     Raises:
         ImageBlankError: There is no ink.
     """
-    contrast = _measure_contrast(tones)
-    full, noise = _measure_ink(contrast)
+    ink_is_dark, paper, low = estimate_paper(tones)
+    difference, least = (paper - tones, low - tones) if ink_is_dark else (tones - paper, tones - low)
+    noise = _measure_noise(difference)
     if noise > _NOISY and max(tones.shape) > _COARSEST_SIDE:
         return draw_digit(np.asarray(Image.fromarray(tones).reduce(2)))
-    inked = contrast > max(_NOISES * noise, _INK_FRACTION * full) if full else np.zeros_like(contrast, np.bool_)
-    near = _select_pieces(inked)
+    # In a shadow paper and ink are darker in proportion: 0 is paper, 255 black on white.
+    contrast = difference * (255 / np.maximum(paper if ink_is_dark else 255 - paper, _DARKEST))
+    visible = (least > max(_NOISES * noise, _FAINT / 2)) & (contrast > _FAINT)
+    certain = contrast[visible].astype(np.float64)
+    if not certain.size:
+        raise ImageBlankError(_BLANK)
+    full = (certain**3).sum() / (certain**2).sum()
+    inked = visible & (contrast > _INK_FRACTION * full)
+    near = _select_pieces(inked, contrast > _FULL_FRACTION * full)
     inked &= near
     rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
-    longer = max(np.ptp(rows), np.ptp(columns)) + 1 if rows.size else 0
-    if longer < max(3, _SMALLEST_FRACTION * max(tones.shape)):
+    if not rows.size:
         raise ImageBlankError(_BLANK)
-    full = float(np.percentile(contrast[inked], 75))
-    black, white = max(_SOFT[0] * full, 1.5 * noise), _SOFT[1] * full
-    ink = np.clip((contrast - black) / max(white - black, 1), 0, 1) * near
+    black, white = _SOFT[0] * full, _SOFT[1] * float(np.percentile(contrast[inked], 75))
+    ink = np.clip((contrast - black) / max(white - black, 1), 0, 1) * (near & (difference > 1.5 * noise))
     return _frame(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
-def _measure_contrast(tones: npt.NDArray[np.uint8]) -> Floats:
-    """Compare ink with its paper, in a way that no shadow changes: 0 is paper, 255 black on white."""
-    ink_is_dark, paper = estimate_paper(tones)
-    if ink_is_dark:
-        return (paper - tones) * (255 / np.maximum(paper, _DARKEST))
-    return (tones - paper) * (255 / np.maximum(255 - paper, _DARKEST))
+def _measure_noise(difference: Floats) -> float:
+    """Estimate the standard deviation of the paper's noise, in tones, from what is less than paper: there is no ink."""
+    counts = np.bincount(np.clip(-difference, 0, 255).astype(np.uint8).ravel(), minlength=256)
+    counts[0] = np.count_nonzero((difference <= 0) & (difference > -1))
+    below = np.cumsum(counts)
+    # Of the half of a normal distribution below its middle, 68% are nearer to it than one standard deviation.
+    return max(0.5, float(np.searchsorted(below, 0.68 * below[-1])))
 
 
-def _measure_ink(contrast: Floats) -> tuple[float, float]:
-    """Measure the contrast of the ink, 0 if there is none, and the standard deviation of the paper's noise."""
-    counts = np.bincount(np.clip(contrast + 256, 0, 511).astype(np.int16).ravel(), minlength=512)
-    values = np.arange(512) - 255.5
-    full, least = 0.0, _FAINT
-    for _ in range(3):
-        paper = np.cumsum(np.where(values < max(_INK_FRACTION * full, least), counts, 0))
-        # No ink is below the middle: there the 16th percentile is one standard deviation away.
-        middle, low = values[np.searchsorted(paper, [0.5 * paper[-1], 0.16 * paper[-1]])]
-        noise = max(0.7, float(middle - low))
-        least = max(_FAINT, _NOISES * noise)
-        ink = np.where(values > least, counts, 0)
-        full = float((ink @ values**3) / (ink @ values**2)) if ink.any() else 0.0
-    return full, noise
+def _select_pieces(inked: npt.NDArray[np.bool_], full: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Choose the pieces of ink that are the digit.
 
+    Args:
+        inked: Where there may be ink, bool (height, width).
+        full: Where it has all of its contrast.
 
-def _select_pieces(inked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Choose the pieces of ink that are the digit; True on them and a little around."""
+    Returns:
+        bool (height, width), True on the digit and a little around.
+    """
     height, width = inked.shape
     size = -(-max(height, width) // _CELLS)
-    padded = np.pad(inked, ((0, -height % size), (0, -width % size)))
-    amounts = padded.reshape(padded.shape[0] // size, size, padded.shape[1] // size, size).sum((1, 3))
-    pieces = _label(amounts > 0)
-    totals = np.bincount(pieces.ravel(), weights=amounts.ravel())
-    totals[0] = 0
-    chosen = (totals >= _PIECE_FRACTION * totals.max())[pieces] & (pieces > 0)
+
+    def count(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        padded = np.pad(pixels, ((0, -height % size), (0, -width % size)))
+        return padded.reshape(padded.shape[0] // size, size, padded.shape[1] // size, size).sum((1, 3))
+
+    framed = np.pad(inked, 1)
+    beside = framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]
+    outline = sum((inked & ~neighbour).astype(np.uint8) for neighbour in beside)
+    on_edge = np.zeros_like(inked, np.uint8)
+    for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        on_edge[edge] += inked[edge]
+    cells = count(inked)
+    pieces = _label(cells > 0)
+    areas, full_areas, outlines, edges = (
+        np.bincount(pieces.ravel(), weights=each.ravel())
+        for each in (cells, count(inked & full), count(outline), count(on_edge))
+    )
+    outlines = np.maximum(outlines, 1)
+    shadows = (edges > _EDGE_SHARE * outlines) | ((areas - full_areas) / outlines > _BLUR_FRACTION * max(inked.shape))
+    areas[shadows] = 0
+    smallest = max(3, _SMALLEST_FRACTION * max(inked.shape))
+    chosen = ((areas >= _PIECE_FRACTION * areas.max()) & (areas.max() >= smallest))[pieces] & (pieces > 0)
     around = _widen(np.pad(chosen, 1))
     return around.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
 
@@ -185,18 +206,25 @@ def _widen(padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _frame(ink: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Bring ink, 0 to 1, to MNIST's size, stroke and place."""
     large = _resize(ink, _LARGE_SIDE)
-    large = np.minimum(large * max(1, _PEAK / np.percentile(large[large > 0.1], 90)), 1)
+    large = _brighten(large)
     growth = (_THIN - _stroke_width(large) * DIGIT_SIDE / _LARGE_SIDE) / 2 * _LARGE_SIDE / DIGIT_SIDE
     if round(growth) > 0:
         size = round(growth)
         image = Image.fromarray(np.rint(255 * np.pad(large, size)).astype(np.uint8))
         large = np.asarray(image.filter(ImageFilter.MaxFilter(2 * size + 1)), np.float32) / 255
-    small = np.clip(_resize(large, DIGIT_SIDE), 0, 1)
-    small = np.minimum(small * max(1, _PEAK / np.percentile(small[small > 0.1], 90)), 1)
+    small = _brighten(_resize(large, DIGIT_SIDE))
     digit = np.zeros(IMAGE_SIZE, np.uint8)
     top, left = (_start(small.sum(1 - axis), IMAGE_SIZE[axis]) for axis in (0, 1))
     digit[top : top + small.shape[0], left : left + small.shape[1]] = np.rint(255 * small)
     return digit
+
+
+def _brighten(ink: Floats) -> Floats:
+    """Give ink that has become faint by resampling its brightness back."""
+    bright = ink[ink > _TRACE]
+    if not bright.size:
+        raise ImageBlankError(_BLANK)
+    return np.clip(ink * max(1, _PEAK / np.percentile(bright, 90)), 0, 1)
 
 
 def _resize(ink: npt.NDArray[Any], longer: int) -> Floats:

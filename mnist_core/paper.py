@@ -40,14 +40,15 @@ _EDGE_COST: Final = 3.0
 _FIT_ROUNDS: Final = 6
 
 
-def estimate_paper(tones: npt.NDArray[np.uint8]) -> tuple[bool, Floats]:
+def estimate_paper(tones: npt.NDArray[np.uint8]) -> tuple[bool, Floats, Floats]:
     """Estimate what an image would show without its ink.
 
     Args:
         tones: uint8 (height, width).
 
     Returns:
-        Whether the ink is darker than the paper, and the paper's tones, float32 (height, width).
+        Whether the ink is darker than the paper, the paper's tones, and those of what paper is near that is most like
+        ink, both float32 (height, width): at the edge of a shadow, where the first is blurred, they differ.
     """
     small = shrink(Image.fromarray(tones))[0]
     surface = fit_surface(small[None])[0]
@@ -60,8 +61,11 @@ def estimate_paper(tones: npt.NDArray[np.uint8]) -> tuple[bool, Floats]:
     unevenness = np.abs(np.diff(papers, axis=1)).sum((1, 2)) + np.abs(np.diff(papers, axis=2)).sum((1, 2))
     edge_ink = np.maximum(grounds - heights, 0)[edge].sum(1)
     chosen = int(np.argmin(unevenness + _EDGE_COST * edge_ink))
-    large = Image.fromarray(papers[chosen]).resize(tones.shape[::-1], Image.Resampling.BILINEAR)
-    return chosen == 0, np.asarray(large)
+    lowest = (-1) ** chosen * -_raise(-grounds[chosen][None], 1)[0] + surface
+    paper, low = (
+        Image.fromarray(grid).resize(tones.shape[::-1], Image.Resampling.BILINEAR) for grid in (papers[chosen], lowest)
+    )
+    return chosen == 0, np.asarray(paper), np.asarray(low)
 
 
 def shrink(image: Image.Image) -> Floats:

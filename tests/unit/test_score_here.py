@@ -27,37 +27,39 @@ class SlowScorer:
 
     allowed = Event()
 
-    def __init__(self, config: ScoreConfig) -> None:
-        del config
+    def __init__(self, config: ScoreConfig, threads: int) -> None:
+        del config, threads
 
     def score(self, index: int, unit: Unit) -> Tally:
         del unit
-        if index:
+        if index < 8:
             assert self.allowed.wait(30)
         return Tally(items=1)
 
 
-def test_what_is_given_away_and_what_is_kept_is_everything_once(config, monkeypatch):
+def test_it_takes_the_last_units_first_and_stops_when_it_is_told(config, monkeypatch):
     monkeypatch.setattr(score_here, "UnitScorer", SlowScorer)
-    told: list[Tally] = []
-    with HeadStart(config, PENDING, told.append) as here:
-        here.wait_for_first()
-        given = here.give_away(keep_s=0)
+    told: list[int] = []
+    with HeadStart(config, PENDING, lambda index, _: told.append(index)) as here:
+        here.wait_for_rate()
+        left = here.left()
+        here.stop()
         SlowScorer.allowed.set()
         done = here.finish()
     SlowScorer.allowed.clear()
-    assert sorted([*done, *(index for index, _ in given)]) == list(range(10))
-    assert given == sorted(given)
-    assert len(told) == len(done)
+    assert told == list(done)
+    assert told[0] == 9
+    assert set(range(10)) == {*done, *(index for index, _ in left)}
+    assert len(done) <= 3
 
 
 def test_a_unit_of_unknown_size_makes_the_time_left_infinite(config):
-    here = HeadStart(config, [(0, Unit("tar", ("a.tar",)))], lambda _: None)
+    here = HeadStart(config, [(0, Unit("tar", ("a.tar",)))], lambda *_: None)
     assert here.seconds_left() == float("inf")
 
 
 def test_a_failure_is_raised_where_the_result_is_asked_for(config):
-    with HeadStart(config, PENDING, lambda _: None) as here:
-        here.wait_for_first()
+    with HeadStart(config, PENDING, lambda *_: None) as here:
+        here.wait_for_rate()
         with pytest.raises(ModelNotFoundError):
             here.finish()
