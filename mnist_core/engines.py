@@ -64,13 +64,14 @@ class LiteRtEngine:
 
     def run(self, images: Images) -> Outputs:
         """Compute each output for all images."""
+        interpreter = self._interpreter
         if len(images) != self._batch_size:  # about 10 microseconds: cheaper than padding
-            self._interpreter.resize_tensor_input(self._input, images.shape)
-            self._interpreter.allocate_tensors()
+            interpreter.resize_tensor_input(self._input, images.shape)
+            interpreter.allocate_tensors()
             self._batch_size = len(images)
-        self._interpreter.set_tensor(self._input, images)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(output) for output in self._outputs]
+        interpreter.set_tensor(self._input, images)
+        interpreter.invoke()
+        return [interpreter.get_tensor(output) for output in self._outputs]
 
 
 class XlaEngine:

@@ -138,7 +138,7 @@ def prepare_images(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8]
         The images, those that are dark on light inverted, uint8 (N, 28, 28): the very array if there are none. And which
         are blank, bool (N,).
     """
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), IMAGE_SIZE[0] * IMAGE_SIZE[1])
     edge = flat.take(_EDGE, axis=1).sum(1, dtype=np.int64)
     inverted, blank = _judge(flat.min(1).astype(np.int64), flat.max(1).astype(np.int64), edge)
     if inverted.any():

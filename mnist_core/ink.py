@@ -21,7 +21,7 @@ DIGIT_SIDE: Final = 20
 _BLANK: Final = "expected a digit, found an image without ink"
 _DARKEST: Final = 64.0
 """Tones that dark paper is at least thought to have, so that noise in a deep shadow does not become ink."""
-_FAINT: Final = 14.0
+_FAINT: Final = 18.0
 """Contrast that is not ink, of 255; a pencil has 40 and more."""
 _NOISES: Final = 4.0
 _NOISY: Final = 6.0
@@ -31,9 +31,12 @@ _INK_FRACTION: Final = 0.35
 """Contrast from which on a pixel is ink, to that of the ink."""
 _SOFT: Final = (0.1, 0.9)
 """Where black and white are put, so that the blurred edge of a stroke gets back the width it has in MNIST."""
-_FULL_FRACTION: Final = 0.7
-_BLUR_FRACTION: Final = 0.02
-"""Width of an outline, to the image's longer side: the edge of a shadow has more."""
+DEBUG = False
+_BESIDE: Final = np.s_[:-2, 1:-1], np.s_[2:, 1:-1], np.s_[1:-1, :-2], np.s_[1:-1, 2:]
+_BLUR: Final = 2.5
+"""Cells that are half ink, to those of the outline: the edge of a shadow has more."""
+_DENSITY: Final = 0.15
+"""Share of its cells that a piece fills. Noise has less."""
 _EDGE_SHARE: Final = 0.4
 """Share of an outline that may be on the image's edge: shadows and tables have more."""
 _CELLS: Final = 96
@@ -129,7 +132,7 @@ def draw_digit(tones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         raise ImageBlankError(_BLANK)
     full = (certain**3).sum() / (certain**2).sum()
     inked = visible & (contrast > _INK_FRACTION * full)
-    near = _select_pieces(inked, contrast > _FULL_FRACTION * full)
+    near = _select_pieces(inked, contrast / np.float32(full))
     inked &= near
     rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     if not rows.size:
@@ -148,12 +151,12 @@ def _measure_noise(difference: Floats) -> float:
     return max(0.5, float(np.searchsorted(below, 0.68 * below[-1])))
 
 
-def _select_pieces(inked: npt.NDArray[np.bool_], full: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _select_pieces(inked: npt.NDArray[np.bool_], strength: Floats) -> npt.NDArray[np.bool_]:
     """Choose the pieces of ink that are the digit.
 
     Args:
         inked: Where there may be ink, bool (height, width).
-        full: Where it has all of its contrast.
+        strength: Contrast, to that of the ink, float32 (height, width).
 
     Returns:
         bool (height, width), True on the digit and a little around.
@@ -161,27 +164,30 @@ def _select_pieces(inked: npt.NDArray[np.bool_], full: npt.NDArray[np.bool_]) ->
     height, width = inked.shape
     size = -(-max(height, width) // _CELLS)
 
-    def count(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def sum_cells(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         padded = np.pad(pixels, ((0, -height % size), (0, -width % size)))
         return padded.reshape(padded.shape[0] // size, size, padded.shape[1] // size, size).sum((1, 3))
 
-    framed = np.pad(inked, 1)
+    amounts = sum_cells(inked)
+    cells = amounts > 0
+    pieces = _label(cells)
+    framed = np.pad(cells, 1)
     beside = framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]
-    outline = sum((inked & ~neighbour).astype(np.uint8) for neighbour in beside)
-    on_edge = np.zeros_like(inked, np.uint8)
-    for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
-        on_edge[edge] += inked[edge]
-    cells = count(inked)
-    pieces = _label(cells > 0)
-    areas, full_areas, outlines, edges = (
-        np.bincount(pieces.ravel(), weights=each.ravel())
-        for each in (cells, count(inked & full), count(outline), count(on_edge))
-    )
-    outlines = np.maximum(outlines, 1)
-    shadows = (edges > _EDGE_SHARE * outlines) | ((areas - full_areas) / outlines > _BLUR_FRACTION * max(inked.shape))
-    areas[shadows] = 0
+    outline = sum((cells & ~neighbour).astype(np.uint8) for neighbour in beside)
+    edge = 4 - sum(np.pad(np.ones_like(cells, np.uint8), 1)[each] for each in _BESIDE)
+    mean = sum_cells(strength) / size**2
+    half = (mean > 0.3) & (mean < 0.7)
+    totals = [
+        np.bincount(pieces.ravel(), weights=each.ravel()) for each in (amounts, cells, outline, edge * cells, half)
+    ]
+    areas, num_cells, outlines, edges, halves = totals
+    if DEBUG:
+        for k in np.argsort(-areas)[:3]: print([round(float(t[k]),1) for t in totals])
+    scattered = areas < _DENSITY * size**2 * num_cells
+    shadows = (edges > _EDGE_SHARE * outlines) | (halves > _BLUR * outlines)
+    areas[scattered | shadows] = 0
     smallest = max(3, _SMALLEST_FRACTION * max(inked.shape))
-    chosen = ((areas >= _PIECE_FRACTION * areas.max()) & (areas.max() >= smallest))[pieces] & (pieces > 0)
+    chosen = ((areas >= _PIECE_FRACTION * areas.max()) & (areas.max() >= smallest))[pieces] & cells
     around = _widen(np.pad(chosen, 1))
     return around.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
 
