@@ -52,6 +52,7 @@ from mnist_core.storage import open_storage
 
 SHARD = 10_000
 STEADY_FRACTION = 0.6
+FEWEST_UNITS = 10
 Rates = dict[str, float]
 
 
@@ -110,9 +111,12 @@ def ours(path: Path, folder: Path, *options: str) -> Rates:
     if not options:
         return {"whole": items / seconds}
     times = sorted(record.stat().st_mtime for record in (output / "_records").iterdir())
+    if len(times) < FEWEST_UNITS:
+        print(f"warning: {len(times)} work units have no steady state, expected more --images", file=sys.stderr)
+        return {"steady": items / seconds}
     first = int(len(times) * (1 - STEADY_FRACTION))
     share = (len(times) - 1 - first) / len(times)
-    return {"steady": items * share / (times[-1] - times[first]) if share > 0 else float("nan")}
+    return {"steady": items * share / (times[-1] - times[first])}
 
 
 def loop(kind: str, path: Path, folder: Path) -> Rates:

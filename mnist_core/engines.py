@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,6 +23,9 @@ WAY_OUT: Final = "publish the model again, or name another version"
 OUTPUTS: Final = ("probabilities", "strangeness")
 SIGNATURE: Final = f"uint8 (-1, 28, 28) to float32 (-1, {NUM_CLASSES}), float32 (-1,)"
 """Of a published model: images to probabilities and strangeness."""
+
+CALLS_A_TRY: Final = 32
+"""After so many calls another engine is tried, even if it was slower."""
 
 Images = npt.NDArray[np.uint8]
 Outputs = Sequence[npt.NDArray[np.float32]]
@@ -72,6 +76,33 @@ class LiteRtEngine:
         interpreter.set_tensor(self._input, images)
         interpreter.invoke()
         return [interpreter.get_tensor(output) for output in self._outputs]
+
+
+class FasterEngine:
+    """Whichever of several engines of one model has been the fastest of late.
+
+    Two threads answer one image in a fifth less time than one where each has a core for itself, and in almost twice the
+    time where they have not; which of the two is the case changes with what else the machine does.
+
+    Args:
+        engines: The engines.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = engines
+        self._seconds = [0.0] * len(engines)
+        self._num_calls = 0
+
+    def run(self, images: Images) -> Outputs:
+        """Compute each output for all images."""
+        self._num_calls += 1
+        rounds, rest = divmod(self._num_calls, CALLS_A_TRY)
+        chosen = self._seconds.index(min(self._seconds)) if rest else rounds % len(self._engines)
+        started = time.perf_counter()
+        outputs = self._engines[chosen].run(images)
+        seconds = (time.perf_counter() - started) / len(images)
+        self._seconds[chosen] += (seconds - self._seconds[chosen]) / 4
+        return outputs
 
 
 class XlaEngine:

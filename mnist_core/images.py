@@ -18,12 +18,12 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageFile as PillowFile,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
+from PIL import ImageFile as PillowFile
 
 from mnist_core.errors import (
     ImageBlankError,
@@ -66,8 +66,8 @@ class ImageLimits:
 
     Attributes:
         max_bytes: Of the file.
-        max_pixels: Of a PNG, JPEG, BMP or GIF; a WebP may have a quarter, a TIFF half, since their decoders need as much
-            more memory. Not above what Pillow takes for an attack, 89 million.
+        max_pixels: Of a PNG, JPEG, BMP or GIF; a WebP may have a quarter, a TIFF half, since their decoders need as
+            much more memory. Not above what Pillow takes for an attack, 89 million.
     """
 
     max_bytes: int = 10 * 2**20
@@ -135,8 +135,8 @@ def prepare_images(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8]
         images: uint8 (N, 28, 28).
 
     Returns:
-        The images, those that are dark on light inverted, uint8 (N, 28, 28): the very array if there are none. And which
-        are blank, bool (N,).
+        The images, those that are dark on light inverted, uint8 (N, 28, 28): the very array if there are none. And
+        which are blank, bool (N,).
     """
     flat = images.reshape(len(images), IMAGE_SIZE[0] * IMAGE_SIZE[1])
     edge = flat.take(_EDGE, axis=1).sum(1, dtype=np.int64)
@@ -162,8 +162,8 @@ def _check_size(file: ImageFile, limits: ImageLimits) -> None:
         )
     if max(width, height) > _MOST_ELONGATED * min(width, height):
         raise ImageTooManyPixelsError(
-            f"received an image of {width}x{height} pixels, expected one side at most {_MOST_ELONGATED} times the other; "
-            "cut out the digit"
+            f"received an image of {width}x{height} pixels, expected one side at most {_MOST_ELONGATED} times the "
+            "other; cut out the digit"
         )
 
 
@@ -216,10 +216,8 @@ def _reduce(image: Image.Image) -> Image.Image:
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _wide_converter(image)
-    if image.has_transparency_data:
-        mode = "RGBA"
-    else:
-        mode = "L" if image.mode in ("L", "1") else "RGB"
+    opaque_mode = "L" if image.mode in ("L", "1") else "RGB"
+    mode = "RGBA" if image.has_transparency_data else opaque_mode
     return lambda band: band if band.mode == mode else band.convert(mode)
 
 

@@ -21,7 +21,7 @@ DIGIT_SIDE: Final = 20
 _BLANK: Final = "expected a digit, found an image without ink"
 _DARKEST: Final = 64.0
 """Tones that dark paper is at least thought to have, so that noise in a deep shadow does not become ink."""
-_FAINT: Final = 18.0
+_FAINT: Final = 14.0
 """Contrast that is not ink, of 255; a pencil has 40 and more."""
 _NOISES: Final = 4.0
 _NOISY: Final = 6.0
@@ -31,19 +31,16 @@ _INK_FRACTION: Final = 0.35
 """Contrast from which on a pixel is ink, to that of the ink."""
 _SOFT: Final = (0.1, 0.9)
 """Where black and white are put, so that the blurred edge of a stroke gets back the width it has in MNIST."""
-DEBUG = False
-_BESIDE: Final = np.s_[:-2, 1:-1], np.s_[2:, 1:-1], np.s_[1:-1, :-2], np.s_[1:-1, 2:]
-_BLUR: Final = 2.5
-"""Cells that are half ink, to those of the outline: the edge of a shadow has more."""
-_DENSITY: Final = 0.15
-"""Share of its cells that a piece fills. Noise has less."""
+_FULL_FRACTION: Final = 0.7
+_BLUR_FRACTION: Final = 0.02
+"""Width of an outline, to the image's longer side: the edge of a shadow has more."""
 _EDGE_SHARE: Final = 0.4
 """Share of an outline that may be on the image's edge: shadows and tables have more."""
 _CELLS: Final = 96
 """Pieces of ink that are nearer to each other than this part of the image's longer side are one."""
 _PIECE_FRACTION: Final = 0.06
 """Ink of a piece that belongs to the digit, such as the bar of a five, to that of the largest. Specks have less."""
-_SMALLEST_FRACTION: Final = 0.025
+_SMALLEST_FRACTION: Final = 0.05
 """Least length of a stroke a pixel wide that is a digit, to the image's longer side."""
 _LARGE_SIDE: Final = 4 * DIGIT_SIDE
 _TRACE: Final = 0.1
@@ -82,7 +79,7 @@ def find_tones(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _find_sheet(image: Image.Image, alpha: npt.NDArray[np.uint8]) -> Image.Image | None:
-    """Put a sheet with ink on it, cut out on transparent ground, on ground of its own colour; None if it is only ink."""
+    """Put a sheet with ink, cut out on transparent ground, on ground of its own colour; None if there is only ink."""
     visible = alpha > 127
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     if not rows.size:
@@ -132,7 +129,7 @@ def draw_digit(tones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         raise ImageBlankError(_BLANK)
     full = (certain**3).sum() / (certain**2).sum()
     inked = visible & (contrast > _INK_FRACTION * full)
-    near = _select_pieces(inked, contrast / np.float32(full))
+    near = _select_pieces(inked, contrast > _FULL_FRACTION * full)
     inked &= near
     rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     if not rows.size:
@@ -151,12 +148,12 @@ def _measure_noise(difference: Floats) -> float:
     return max(0.5, float(np.searchsorted(below, 0.68 * below[-1])))
 
 
-def _select_pieces(inked: npt.NDArray[np.bool_], strength: Floats) -> npt.NDArray[np.bool_]:
+def _select_pieces(inked: npt.NDArray[np.bool_], full: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Choose the pieces of ink that are the digit.
 
     Args:
         inked: Where there may be ink, bool (height, width).
-        strength: Contrast, to that of the ink, float32 (height, width).
+        full: Where it has all of its contrast.
 
     Returns:
         bool (height, width), True on the digit and a little around.
@@ -164,30 +161,28 @@ def _select_pieces(inked: npt.NDArray[np.bool_], strength: Floats) -> npt.NDArra
     height, width = inked.shape
     size = -(-max(height, width) // _CELLS)
 
-    def sum_cells(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def count(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         padded = np.pad(pixels, ((0, -height % size), (0, -width % size)))
-        return padded.reshape(padded.shape[0] // size, size, padded.shape[1] // size, size).sum((1, 3))
+        blocks = padded.reshape(padded.shape[0] // size, size, padded.shape[1] // size, size)
+        return np.asarray(blocks.sum((1, 3)))
 
-    amounts = sum_cells(inked)
-    cells = amounts > 0
-    pieces = _label(cells)
-    framed = np.pad(cells, 1)
+    framed = np.pad(inked, 1)
     beside = framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]
-    outline = sum((cells & ~neighbour).astype(np.uint8) for neighbour in beside)
-    edge = 4 - sum(np.pad(np.ones_like(cells, np.uint8), 1)[each] for each in _BESIDE)
-    mean = sum_cells(strength) / size**2
-    half = (mean > 0.3) & (mean < 0.7)
-    totals = [
-        np.bincount(pieces.ravel(), weights=each.ravel()) for each in (amounts, cells, outline, edge * cells, half)
-    ]
-    areas, num_cells, outlines, edges, halves = totals
-    if DEBUG:
-        for k in np.argsort(-areas)[:3]: print([round(float(t[k]),1) for t in totals])
-    scattered = areas < _DENSITY * size**2 * num_cells
-    shadows = (edges > _EDGE_SHARE * outlines) | (halves > _BLUR * outlines)
-    areas[scattered | shadows] = 0
+    outline = np.asarray(np.sum([inked & ~neighbour for neighbour in beside], axis=0, dtype=np.uint8))
+    on_edge = np.zeros_like(inked, np.uint8)
+    for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        on_edge[edge] += inked[edge]
+    cells = count(inked)
+    pieces = _label(cells > 0)
+    areas, full_areas, outlines, edges = (
+        np.bincount(pieces.ravel(), weights=each.ravel())
+        for each in (cells, count(inked & full), count(outline), count(on_edge))
+    )
+    outlines = np.maximum(outlines, 1)
+    shadows = (edges > _EDGE_SHARE * outlines) | ((areas - full_areas) / outlines > _BLUR_FRACTION * max(inked.shape))
+    areas[shadows] = 0
     smallest = max(3, _SMALLEST_FRACTION * max(inked.shape))
-    chosen = ((areas >= _PIECE_FRACTION * areas.max()) & (areas.max() >= smallest))[pieces] & cells
+    chosen = ((areas >= _PIECE_FRACTION * areas.max()) & (areas.max() >= smallest))[pieces] & (pieces > 0)
     around = _widen(np.pad(chosen, 1))
     return around.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
 
@@ -206,7 +201,7 @@ def _label(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
 def _widen(padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The greatest of each 3x3 values, without the border."""
     rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
-    return np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return np.asarray(np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:]))
 
 
 def _frame(ink: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -217,7 +212,7 @@ def _frame(ink: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if round(growth) > 0:
         size = round(growth)
         image = Image.fromarray(np.rint(255 * np.pad(large, size)).astype(np.uint8))
-        large = np.asarray(image.filter(ImageFilter.MaxFilter(2 * size + 1)), np.float32) / 255
+        large = np.asarray(image.filter(ImageFilter.MaxFilter(2 * size + 1)), np.float32) / np.float32(255)
     small = _brighten(_resize(large, DIGIT_SIDE))
     digit = np.zeros(IMAGE_SIZE, np.uint8)
     top, left = (_start(small.sum(1 - axis), IMAGE_SIZE[axis]) for axis in (0, 1))
@@ -230,7 +225,8 @@ def _brighten(ink: Floats) -> Floats:
     bright = ink[ink > _TRACE]
     if not bright.size:
         raise ImageBlankError(_BLANK)
-    return np.clip(ink * max(1, _PEAK / np.percentile(bright, 90)), 0, 1)
+    gain = np.float32(max(1, _PEAK / float(np.percentile(bright, 90))))
+    return np.asarray(np.clip(ink * gain, 0, 1))
 
 
 def _resize(ink: npt.NDArray[Any], longer: int) -> Floats:

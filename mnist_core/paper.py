@@ -59,7 +59,7 @@ def estimate_paper(tones: npt.NDArray[np.uint8]) -> tuple[bool, Floats, Floats]:
     grounds = _fill_in(heights, _find_ink(heights))
     papers = np.stack([surface + grounds[0], surface - grounds[1]])
     unevenness = np.abs(np.diff(papers, axis=1)).sum((1, 2)) + np.abs(np.diff(papers, axis=2)).sum((1, 2))
-    edge_ink = np.maximum(grounds - heights, 0)[edge].sum(1)
+    edge_ink = np.maximum(grounds - heights - _FAINT, 0)[edge].sum(1)
     chosen = int(np.argmin(unevenness + _EDGE_COST * edge_ink))
     lowest = (-1) ** chosen * -_raise(-grounds[chosen][None], 1)[0] + surface
     paper, low = (
@@ -93,7 +93,7 @@ def fit_surface(small: Floats) -> Floats:
         normal = on_edge.T @ weighted + 1e-6 * np.eye(terms.shape[-1])
         coefficients = np.linalg.solve(normal, (weighted * values[..., None]).sum(1)[..., None])[..., 0]
         weights = 1 / np.maximum(np.abs(values - coefficients @ on_edge.T), 1)
-    return np.einsum("ct,yxt->cyx", coefficients, terms).astype(np.float32)
+    return np.asarray(np.einsum("ct,yxt->cyx", coefficients, terms), np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +157,7 @@ def _flood(heights: Floats) -> Floats:
 def _raise_around(edge: Floats, reach: int) -> Floats:
     """Give each cell of a closed line the greatest height within reach along it."""
     line = np.concatenate([edge[:, -reach:], edge, edge[:, :reach]], axis=1)
-    return np.lib.stride_tricks.sliding_window_view(line, 2 * reach + 1, axis=1).max(-1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(line, 2 * reach + 1, axis=1).max(-1))
 
 
 def _fill_in(heights: Floats, ink: npt.NDArray[np.bool_]) -> Floats:
@@ -179,4 +179,4 @@ def _blur(side: int, spread: float) -> Floats:
     """A matrix that blurs along one side; each row has sum 1."""
     cells = np.arange(side)
     weights = np.exp(-((cells[:, None] - cells) ** 2) / (2 * spread**2))
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)

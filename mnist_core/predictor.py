@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.engines import WAY_OUT, Engine, LiteRtEngine, XlaEngine, gpu_is_usable, usable_cpus
+from mnist_core.engines import WAY_OUT, Engine, FasterEngine, LiteRtEngine, XlaEngine, gpu_is_usable, usable_cpus
 from mnist_core.errors import ArtifactError, ConfigError, ResourcesError
 from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
 
@@ -28,8 +28,7 @@ XLA_BLOCK: Final = 1024
 """Images a GPU is given at once."""
 
 LONE_THREADS: Final = 2
-"""Threads that compute a single block together, if there are as many: for one image that takes a fifth less time than
-one thread does where both have a core for themselves, and almost twice the time where they have not."""
+"""Threads that may compute a single block together, if there are as many."""
 
 MODEL_FILES: Final = {"float32": "model.tflite", "int8": "model.int8.tflite"}
 """What runs on CPU, by precision."""
@@ -173,8 +172,11 @@ def load_predictor(
     name = MODEL_FILES[precision]
     model = _find(files, name)
     num_threads = threads or usable_cpus()
-    lone = LiteRtEngine(name, model, LONE_THREADS) if num_threads >= LONE_THREADS else None
-    return Predictor([LiteRtEngine(name, model) for _ in range(num_threads)], LITERT_BLOCK, lone)
+    engines = [LiteRtEngine(name, model) for _ in range(num_threads)]
+    if num_threads < LONE_THREADS:
+        return Predictor(engines, LITERT_BLOCK)
+    lone = FasterEngine([LiteRtEngine(name, model, threads) for threads in (1, LONE_THREADS)])
+    return Predictor(engines, LITERT_BLOCK, lone)
 
 
 def _fill(blocks: deque[slice], images: npt.NDArray[np.uint8], predictions: Predictions, engine: Engine) -> None:

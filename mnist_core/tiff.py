@@ -32,7 +32,7 @@ class TiffFile(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    count: struct.Struct
+    num_entries: struct.Struct
     entry: struct.Struct
     offset: struct.Struct
     first: int
@@ -40,15 +40,17 @@ class _Layout(NamedTuple):
 
 class _Entry(NamedTuple):
     type: int
-    count: int
+    num_values: int
     value: bytes
 
 
-_CLASSIC: Final = ("H", "HHI4s", "I", 4)
-_BIG: Final = ("Q", "HHQ8s", "Q", 8)
+_CLASSIC: Final = (("H", "HHI4s", "I"), 4)
+_BIG: Final = (("Q", "HHQ8s", "Q"), 8)
 _LAYOUTS: Final = {
-    magic: _Layout(*(struct.Struct(order + code) for code in codes), first)
-    for magic, order, (*codes, first) in (
+    magic: _Layout(
+        struct.Struct(order + codes[0]), struct.Struct(order + codes[1]), struct.Struct(order + codes[2]), first
+    )
+    for magic, order, (codes, first) in (
         (b"II*\0", "<", _CLASSIC),
         (b"MM\0*", ">", _CLASSIC),
         (b"II+\0", "<", _BIG),
@@ -137,7 +139,7 @@ def read_orientation(exif: bytes) -> int:
 
 def _orientation(entries: dict[int, _Entry], layout: _Layout) -> int:
     entry = entries.get(_ORIENTATION)
-    if entry is None or entry.type != 3 or entry.count != 1:
+    if entry is None or entry.type != 3 or entry.num_values != 1:
         return 1
     (value,) = struct.unpack_from(_order(layout) + "H", entry.value)
     return value if 1 <= value <= 8 else 1
@@ -145,10 +147,10 @@ def _orientation(entries: dict[int, _Entry], layout: _Layout) -> int:
 
 def _read_directory(data: bytes, start: int, layout: _Layout) -> tuple[dict[int, _Entry], int]:
     """Read the entries of a directory by tag, and the place of the next directory."""
-    (count,) = layout.count.unpack_from(data, start)
+    (count,) = layout.num_entries.unpack_from(data, start)
     if count > _MOST_ENTRIES:
         raise ImageBrokenError(f"TIFF: found a directory of {count} entries, expected at most {_MOST_ENTRIES}")
-    position = start + layout.count.size
+    position = start + layout.num_entries.size
     entries: dict[int, _Entry] = {}
     for _ in range(count):
         tag, kind, num_values, value = layout.entry.unpack_from(data, position)
@@ -159,11 +161,12 @@ def _read_directory(data: bytes, start: int, layout: _Layout) -> tuple[dict[int,
 
 def _read_integers(data: bytes, tag: int, entry: _Entry, layout: _Layout) -> tuple[int, ...]:
     code = _INTEGERS.get(entry.type)
-    if code is None or not 1 <= entry.count <= _MOST_VALUES[tag]:
+    if code is None or not 1 <= entry.num_values <= _MOST_VALUES[tag]:
         raise ImageBrokenError(
-            f"TIFF: tag {tag} has {entry.count} values of type {entry.type}, expected 1 to {_MOST_VALUES[tag]} integers"
+            f"TIFF: tag {tag} has {entry.num_values} values of type {entry.type}, "
+            f"expected 1 to {_MOST_VALUES[tag]} integers"
         )
-    numbers = struct.Struct(f"{_order(layout)}{entry.count}{code}")
+    numbers = struct.Struct(f"{_order(layout)}{entry.num_values}{code}")
     if numbers.size <= len(entry.value):
         return numbers.unpack_from(entry.value)
     return numbers.unpack_from(data, layout.offset.unpack(entry.value)[0])
@@ -173,7 +176,7 @@ def _with_directory(data: bytes, entries: dict[int, _Entry], layout: _Layout) ->
     """Give a file another directory; what that points to stays where it is."""
     start = len(data) + len(data) % 2
     packed = [layout.entry.pack(tag, *entry) for tag, entry in sorted(entries.items())]
-    directory = layout.count.pack(len(packed)) + b"".join(packed) + layout.offset.pack(0)
+    directory = layout.num_entries.pack(len(packed)) + b"".join(packed) + layout.offset.pack(0)
     body = data[layout.first + layout.offset.size :].ljust(start - layout.first - layout.offset.size, b"\0")
     return data[: layout.first] + layout.offset.pack(start) + body + directory
 
@@ -183,13 +186,13 @@ def _count_pages(data: bytes, start: int, layout: _Layout) -> int:
     seen: set[int] = set()
     try:
         while start and start not in seen and len(seen) < _MOST_PAGES:
-            (count,) = layout.count.unpack_from(data, start)
+            (count,) = layout.num_entries.unpack_from(data, start)
             seen.add(start)
-            (start,) = layout.offset.unpack_from(data, start + layout.count.size + count * layout.entry.size)
+            (start,) = layout.offset.unpack_from(data, start + layout.num_entries.size + count * layout.entry.size)
     except (struct.error, OverflowError) as err:
         raise ImageTruncatedError("TIFF: expected more pages, found the end of the file: it is cut off") from err
     return len(seen)
 
 
 def _order(layout: _Layout) -> str:
-    return layout.count.format[0]
+    return layout.num_entries.format[0]

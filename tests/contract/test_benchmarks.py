@@ -40,7 +40,7 @@ def check_shape(answer: dict, benchmark: str) -> None:
         assert list(check) == ["value", "bound", "met"]
 
 
-@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines"])
+@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines", "score"])
 def test_a_benchmark_says_what_it_measures_when_asked_for_help(name):
     text = run_benchmark(name, "--help")
     assert "--rounds" in text
@@ -54,6 +54,19 @@ def test_train_throughput_ends_with_its_json_object():
     assert answer["rows"][0]["unit"] == "img/s"
     assert answer["rows"][0]["min"] > 0
     assert any("Keras 3 fit" in line for line in table)
+
+
+@pytest.mark.ray
+def test_score_compares_the_command_with_a_plain_loop():
+    answer = json.loads(run_benchmark("score", "--smoke", "--forms", "idx").splitlines()[-1])
+    check_shape(answer, "score")
+    assert [row["way"] for row in answer["rows"]] == [
+        "engine: steady",
+        "ours, idx: whole",
+        "ours on Ray, idx: steady",
+        "loop, idx: whole",
+        "loop, idx: steady",
+    ]
 
 
 @pytest.mark.ray
