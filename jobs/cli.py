@@ -107,6 +107,8 @@ def _set_up_logging(verbose: bool) -> None:
         level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    if not verbose:
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with an image is told in its row
 
 
 def _fail(message: str, code: int) -> int:

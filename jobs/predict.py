@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mnist_core.images import ImageLimits
 
 from mnist_core.config import PredictConfig
 from mnist_core.errors import ImageError, ItemUnreadableError
+from mnist_core.images import ImageLimits
 from mnist_core.inputs.readers import ItemBatch
 from mnist_core.predictor import load_predictor
 from mnist_core.registry import open_model

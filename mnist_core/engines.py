@@ -1,6 +1,6 @@
 """What runs a published model: LiteRT on CPU, TensorFlow with XLA on a GPU. Which one is the predictor's choice.
 
-TensorFlow is imported when an ``XlaEngine`` is made and never before.
+TensorFlow is imported to make an ``XlaEngine``, or to ask it for a GPU where the driver shows one, and never else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -39,7 +40,7 @@ class Engine(Protocol):
 
 
 class LiteRtEngine:
-    """A model on LiteRT with XNNPACK, on CPU.
+    """A model on LiteRT with XNNPACK, on CPU, warmed up.
 
     An image gets the same outputs, bit for bit, in whatever batch it is, on one kind of CPU: XNNPACK picks the order of
     its sums by layer, not by batch.
@@ -65,6 +66,7 @@ class LiteRtEngine:
         self._input = inputs[0]["index"]
         self._outputs = [output["index"] for output in outputs]
         self._batch_size = 0
+        self.run(np.zeros((1, *IMAGE_SIZE), np.uint8))
 
     def run(self, images: Images) -> Outputs:
         """Compute each output for all images."""
@@ -106,20 +108,26 @@ class FasterEngine:
 
 
 class XlaEngine:
-    """A model on TensorFlow, compiled by XLA for each of a few batch sizes, on the GPU if there is one.
+    """A model on TensorFlow, on the GPU if there is one, compiled by XLA for a few batch sizes and warmed up.
 
     Args:
         name: What to call the model in an error.
         model: Content of a ``model.keras``.
+        sizes: The batch sizes, growing; images are filled up to the next one, and more than the last are too many.
 
     Raises:
         ArtifactError: The bytes are no such model.
     """
 
-    def __init__(self, name: str, model: bytes) -> None:
+    def __init__(self, name: str, model: bytes, sizes: Sequence[int]) -> None:
         import keras
         import tensorflow as tf
 
+        with suppress(RuntimeError):  # TensorFlow is at work in this process already, and has what it wanted
+            for device in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(device, True)
+        # Else an NVIDIA GPU rounds the inputs of a convolution to 10 bits, and answers differ from those of a CPU.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.keras")
             path.write_bytes(model)
@@ -136,11 +144,14 @@ class XlaEngine:
             return [outputs[output] for output in OUTPUTS]
 
         self._compute = tf.function(compute, jit_compile=True)
+        self._sizes = sizes
+        for size in sizes:
+            self.run(np.zeros((size, *IMAGE_SIZE), np.uint8))
 
     def run(self, images: Images) -> Outputs:
         """Compute each output for all images."""
-        # XLA compiles for a shape: powers of two are few.
-        padded = np.zeros((1 << (len(images) - 1).bit_length(), *IMAGE_SIZE), np.uint8)
+        size = next(size for size in self._sizes if size >= len(images))
+        padded = np.zeros((size, *IMAGE_SIZE), np.uint8)
         padded[: len(images)] = images
         return [output.numpy()[: len(images)] for output in self._compute(padded)]
 

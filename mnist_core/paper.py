@@ -35,7 +35,7 @@ _FAINT: Final = 3.0
 """Tones of ink that are not worth the name."""
 _INK_FRACTION: Final = 0.2
 """Depth of a cell that holds ink, to the deepest."""
-_EDGE_COST: Final = 3.0
+_EDGE_COST: Final = 6.0
 """What ink on the image's edge costs, to unevenness of the paper."""
 _FIT_ROUNDS: Final = 6
 
@@ -58,8 +58,8 @@ def estimate_paper(tones: npt.NDArray[np.uint8]) -> tuple[bool, Floats, Floats]:
     heights = np.stack([small - surface, surface - small])  # in which dark ink is low, and in which bright ink is
     grounds = _fill_in(heights, _find_ink(heights))
     papers = np.stack([surface + grounds[0], surface - grounds[1]])
-    unevenness = np.abs(np.diff(papers, axis=1)).sum((1, 2)) + np.abs(np.diff(papers, axis=2)).sum((1, 2))
-    edge_ink = np.maximum(grounds - heights - _FAINT, 0)[edge].sum(1)
+    unevenness = sum(np.abs(np.diff(papers, n=2, axis=axis)).sum((1, 2)) for axis in (1, 2))
+    edge_ink = np.maximum(grounds - heights, 0)[edge].sum(1)
     chosen = int(np.argmin(unevenness + _EDGE_COST * edge_ink))
     lowest = (-1) ** chosen * -_raise(-grounds[chosen][None], 1)[0] + surface
     paper, low = (

@@ -24,8 +24,8 @@ from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
 LITERT_BLOCK: Final = 16
 """Images LiteRT is given at once. 8 to 64 are the fastest, all alike; a fifth is lost at 1024, out of the cache."""
 
-XLA_BLOCK: Final = 1024
-"""Images a GPU is given at once."""
+XLA_SIZES: Final = (1, 32, 1024)
+"""Images a GPU is given at once. It hardly notices that a batch is filled up; each size is compiled at the start."""
 
 LONE_THREADS: Final = 2
 """Threads that may compute a single block together, if there are as many."""
@@ -61,7 +61,7 @@ class Predictions:
 
 
 class Predictor:
-    """Digits from images, at the first call as fast as at any.
+    """Digits from images.
 
     On CPU an image gets the same answer, bit for bit, alone or in any batch and with any number of threads, on one kind
     of CPU. Any number of threads may ask one Predictor; each takes an engine that is free.
@@ -78,9 +78,10 @@ class Predictor:
         self._free: SimpleQueue[Engine] = SimpleQueue()
         self._lone: SimpleQueue[Engine] = SimpleQueue()
         self._helpers = ThreadPoolExecutor(len(engines), "predictor")
-        for engine in (*engines, lone) if lone else engines:
-            engine.run(np.zeros((1, *IMAGE_SIZE), np.uint8))
-            (self._lone if engine is lone else self._free).put(engine)
+        for engine in engines:
+            self._free.put(engine)
+        if lone:
+            self._lone.put(lone)
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
         """Classify images.
@@ -100,7 +101,7 @@ class Predictor:
             return self._predict_block(images)
         predictions = Predictions(np.empty((len(images), NUM_CLASSES), np.float32), np.empty(len(images), np.bool_))
         num_blocks = -(-len(images) // self._block_size)
-        edges = [len(images) * index // num_blocks for index in range(num_blocks + 1)]
+        edges = [len(images) * index // max(1, num_blocks) for index in range(num_blocks + 1)]
         blocks = deque(map(slice, edges, edges[1:]))
         helpers = [
             self._helpers.submit(self._help, blocks, images, predictions)
@@ -168,7 +169,7 @@ def load_predictor(
     if device == "gpu" and not gpu_is_usable():
         raise ResourcesError("device gpu: found none that TensorFlow can use; use device cpu, or install the gpu extra")
     if device == "gpu" or (device == "auto" and precision == "float32" and gpu_is_usable()):
-        return Predictor([XlaEngine("model.keras", _find(files, "model.keras"))], XLA_BLOCK)
+        return Predictor([XlaEngine("model.keras", _find(files, "model.keras"), XLA_SIZES)], XLA_SIZES[-1])
     name = MODEL_FILES[precision]
     model = _find(files, name)
     num_threads = threads or usable_cpus()

@@ -15,9 +15,9 @@ NOISE = RNG.integers(0, 256, (101, 28, 28), dtype=np.uint8)
 
 @cache
 def splits() -> tuple[Split, Split]:
-    """Training and validation digits, 1,437 and 360."""
-    dataset = load_dataset("uci-digits")
-    return dataset.train, dataset.test
+    """Training and validation digits, 500 and 200."""
+    train, test = load_dataset("uci-digits").train, load_dataset("uci-digits").test
+    return Split(train.images[:500], train.labels[:500]), Split(test.images[:200], test.labels[:200])
 
 
 @cache

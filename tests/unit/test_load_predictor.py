@@ -101,7 +101,7 @@ def test_no_gpu_is_found_where_they_are_hidden(published, monkeypatch):
 
 def test_what_runs_on_a_gpu_computes_the_same(published):
     # XLA compiles for the CPU too, so all but the device is tested here.
-    engine = XlaEngine("model.keras", published["model.keras"])
+    engine = XlaEngine("model.keras", published["model.keras"], (64,))
     answers = Predictor([engine], 64).predict(NOISE)
     expected = load(published["model.tflite"]).predict(NOISE)
     np.testing.assert_allclose(answers.probabilities, expected.probabilities, atol=1e-5)
@@ -110,7 +110,7 @@ def test_what_runs_on_a_gpu_computes_the_same(published):
 
 def test_what_runs_on_a_gpu_refuses_bytes_that_are_no_model():
     with pytest.raises(ArtifactError, match=r"model\.keras: received 9 bytes, expected a Keras model"):
-        XlaEngine("model.keras", b"not model")
+        XlaEngine("model.keras", b"not model", (1,))
 
 
 def test_what_runs_on_a_gpu_refuses_a_model_with_other_outputs(tmp_path):
@@ -119,4 +119,4 @@ def test_what_runs_on_a_gpu_refuses_a_model_with_other_outputs(tmp_path):
     images = keras.Input((28, 28), dtype="uint8")
     keras.Model(images, keras.ops.cast(images, "float32")[:, 0, :10]).save(tmp_path / "model.keras")
     with pytest.raises(ArtifactError, match="expected probabilities and strangeness"):
-        XlaEngine("model.keras", (tmp_path / "model.keras").read_bytes())
+        XlaEngine("model.keras", (tmp_path / "model.keras").read_bytes(), (1,))

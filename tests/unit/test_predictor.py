@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from digits import NOISE, exported, splits
 
+from mnist_core.engines import FasterEngine, LiteRtEngine
 from mnist_core.evaluation import evaluate_model
 from mnist_core.predictor import LITERT_BLOCK, Predictor, load_predictor
 
@@ -73,6 +75,8 @@ def test_an_image_gets_the_same_bits_with_any_number_of_threads(published, expec
     predictor = load_predictor(published, device="cpu", threads=threads)
     assert bits(predictor.predict(IMAGES)) == bits(expected)
     assert predictor.predict(IMAGES[:1]).probabilities.tobytes() == expected.probabilities[:1].tobytes()
+    together = LiteRtEngine("model.tflite", published["model.tflite"], threads)
+    assert together.run(IMAGES[:7])[0].tobytes() == expected.probabilities[:7].tobytes()
 
 
 def test_another_process_gets_the_same_bits_and_never_loads_tensorflow(published, expected, tmp_path):
@@ -128,6 +132,35 @@ def test_an_engine_is_used_by_one_thread_at_a_time_and_given_no_more_than_a_bloc
     assert [len(answer.rejected) for answer in answers] == sizes
     assert all(size <= 32 for engine in engines for size in engine.sizes)
     assert lone.sizes
+
+
+class Slow(Jealous):
+    """An engine that takes its time."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = 0.0
+
+    def run(self, images):
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            pass
+        return super().run(images)
+
+
+def test_of_two_engines_the_faster_is_used_and_the_other_one_tried_again():
+    one, two = Slow(), Slow()
+    engine = FasterEngine([one, two])
+    two.seconds = 1e-4
+    for _ in range(100):
+        engine.run(IMAGES[:1])
+    assert len(one.sizes) > 90
+    assert len(two.sizes) >= 2
+    one.seconds, two.seconds = 4e-4, 0.0
+    before = len(two.sizes)
+    for _ in range(200):
+        engine.run(IMAGES[:1])
+    assert len(two.sizes) - before > 100
 
 
 def test_a_strangeness_that_is_no_number_is_rejected():
