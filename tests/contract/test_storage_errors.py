@@ -153,7 +153,7 @@ def test_a_refused_connection_is_given_up_within_the_retry_time(monkeypatch, clo
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setitem(storage_module._CLIENT, "read_timeout", "200ms")
+    monkeypatch.setitem(storage_module.CLIENT, "read_timeout", "200ms")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_endpoint(monkeypatch, silent.getsockname()[1])
         start = time.monotonic()
