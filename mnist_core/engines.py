@@ -25,8 +25,11 @@ OUTPUTS: Final = ("probabilities", "strangeness")
 SIGNATURE: Final = f"uint8 (-1, 28, 28) to float32 (-1, {NUM_CLASSES}), float32 (-1,)"
 """Of a published model: images to probabilities and strangeness."""
 
-CALLS_A_TRY: Final = 32
+CALLS_A_ROUND: Final = 256
 """After so many calls another engine is tried, even if it was slower."""
+
+CALLS_A_TRY: Final = 8
+"""So many calls in a row: the first only wake its threads up, and say nothing of how fast it is."""
 
 Images = npt.NDArray[np.uint8]
 Outputs = Sequence[npt.NDArray[np.float32]]
@@ -94,16 +97,21 @@ class FasterEngine:
         self._engines = engines
         self._seconds = [0.0] * len(engines)
         self._num_calls = 0
+        self._last = 0
 
     def run(self, images: Images) -> Outputs:
         """Compute each output for all images."""
+        rounds, call = divmod(self._num_calls, CALLS_A_ROUND)
         self._num_calls += 1
-        rounds, rest = divmod(self._num_calls, CALLS_A_TRY)
-        chosen = self._seconds.index(min(self._seconds)) if rest else rounds % len(self._engines)
+        chosen = rounds % len(self._engines) if call < CALLS_A_TRY else self._seconds.index(min(self._seconds))
         started = time.perf_counter()
         outputs = self._engines[chosen].run(images)
         seconds = (time.perf_counter() - started) / len(images)
-        self._seconds[chosen] += (seconds - self._seconds[chosen]) / 4
+        if chosen == self._last:
+            known = self._seconds[chosen] or seconds
+            # One call that the system interrupted says little; many that are slow do.
+            self._seconds[chosen] = known + (min(seconds, 2 * known) - known) / 4
+        self._last = chosen
         return outputs
 
 
