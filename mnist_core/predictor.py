@@ -34,7 +34,6 @@ MODEL_FILES: Final = {"float32": "model.tflite", "int8": "model.int8.tflite"}
 """What runs on CPU, by precision."""
 
 _UINT8: Final = np.dtype(np.uint8)
-_LIMIT: Final = np.float32(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +42,16 @@ class Predictions:
 
     Attributes:
         probabilities: float32 (N, 10), calibrated, every row with sum 1.
-        rejected: bool (N,), not a digit, as far as the model can tell; 0.5% of the validation digits are rejected.
+        strangeness: float32 (N,), how little an image looks like a digit; above 1 it is rejected.
     """
 
     probabilities: npt.NDArray[np.float32]
-    rejected: npt.NDArray[np.bool_]
+    strangeness: npt.NDArray[np.float32]
+
+    @property
+    def rejected(self) -> npt.NDArray[np.bool_]:
+        """Not a digit, as far as the model can tell: bool (N,). 0.5% of the validation digits are rejected."""
+        return ~(self.strangeness <= 1)  # so that what is not a number is no digit either
 
     @property
     def digits(self) -> npt.NDArray[np.uint8]:
@@ -99,7 +103,7 @@ class Predictor:
             raise ValueError(f"images: received {images.dtype} {images.shape}, expected uint8 (N, 28, 28)")
         if 0 < len(images) <= self._block_size:
             return self._predict_block(images)
-        predictions = Predictions(np.empty((len(images), NUM_CLASSES), np.float32), np.empty(len(images), np.bool_))
+        predictions = Predictions(np.empty((len(images), NUM_CLASSES), np.float32), np.empty(len(images), np.float32))
         num_blocks = -(-len(images) // self._block_size)
         edges = [len(images) * index // max(1, num_blocks) for index in range(num_blocks + 1)]
         blocks = deque(map(slice, edges, edges[1:]))
@@ -129,7 +133,7 @@ class Predictor:
             probabilities, strangeness = engine.run(images)
         finally:
             engines.put(engine)
-        return Predictions(probabilities, _reject(strangeness))
+        return Predictions(probabilities, strangeness)
 
     def _help(self, blocks: deque[slice], images: npt.NDArray[np.uint8], predictions: Predictions) -> None:
         """Take part in a call if an engine is free; who calls has one, so nobody waits for help."""
@@ -187,12 +191,7 @@ def _fill(blocks: deque[slice], images: npt.NDArray[np.uint8], predictions: Pred
             block = blocks.popleft()
         except IndexError:
             return
-        predictions.probabilities[block], strangeness = engine.run(images[block])
-        predictions.rejected[block] = _reject(strangeness)
-
-
-def _reject(strangeness: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    return ~(strangeness <= _LIMIT)  # so that what is not a number is no digit either
+        predictions.probabilities[block], predictions.strangeness[block] = engine.run(images[block])
 
 
 def _find(files: Mapping[str, bytes], name: str) -> bytes:

@@ -83,7 +83,7 @@ class Echo:
         self.images = images
         from mnist_core.predictor import Predictions
 
-        return Predictions(np.full((len(images), 10), 0.1, np.float32), np.zeros(len(images), np.bool_))
+        return Predictions(np.full((len(images), 10), 0.1, np.float32), np.zeros(len(images), np.float32))
 
 
 def test_a_large_batch_gives_what_each_file_gives_alone():

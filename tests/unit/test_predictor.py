@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from digits import NOISE, exported, splits
 
-from mnist_core.engines import FasterEngine, LiteRtEngine
+from mnist_core.engines import CALLS_A_ROUND, CALLS_A_TRY, FasterEngine, LiteRtEngine
 from mnist_core.evaluation import evaluate_model
 from mnist_core.predictor import LITERT_BLOCK, Predictor, load_predictor
 
@@ -154,13 +154,14 @@ def test_of_two_engines_the_faster_is_used_and_the_other_one_tried_again():
     two.seconds = 1e-4
     for _ in range(100):
         engine.run(IMAGES[:1])
-    assert len(one.sizes) > 90
-    assert len(two.sizes) >= 2
-    one.seconds, two.seconds = 4e-4, 0.0
-    before = len(two.sizes)
-    for _ in range(200):
+    assert len(two.sizes) == CALLS_A_TRY
+    one.seconds, two.seconds = 2e-4, 0.0
+    for _ in range(100, CALLS_A_ROUND + 2 * CALLS_A_TRY):
         engine.run(IMAGES[:1])
-    assert len(two.sizes) - before > 100
+    before = len(one.sizes)
+    for _ in range(50):
+        engine.run(IMAGES[:1])
+    assert len(one.sizes) == before
 
 
 def test_a_strangeness_that_is_no_number_is_rejected():
