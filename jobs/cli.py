@@ -56,7 +56,7 @@ def _answer(words: list[str], *, own_process: bool) -> tuple[str, str | None]:
     if own_process and not config.verbose:
         _hush_native_libraries()
     _set_up_logging(config.verbose)
-    module = importlib.import_module(f"jobs.{config.command}")
+    module = importlib.import_module(f"{config.package}.{config.command}")
     result = module.run(config)
     return json.dumps(result) if config.json_output else module.render(result), result.get("problem")
 

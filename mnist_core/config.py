@@ -23,6 +23,7 @@ from mnist_core.config_fields import (
     Slug,
     absolute_storage,
 )
+from mnist_core.config_serve import ServeConfig
 from mnist_core.recipes import RECIPES
 
 
@@ -262,6 +263,7 @@ COMMANDS: Final[tuple[type[CommandConfig], ...]] = (
     EvaluateConfig,
     PredictConfig,
     ScoreConfig,
+    ServeConfig,
     DataConfig,
     ModelsConfig,
 )

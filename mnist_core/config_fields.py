@@ -44,6 +44,9 @@ class CommandConfig(BaseModel):
     command: ClassVar[str]
     """The words that start this command after ``mnist``."""
 
+    package: ClassVar[str] = "jobs"
+    """Where the module is that carries it out."""
+
     storage: Storage = Field(
         DEFAULT_STORAGE,
         validate_default=True,

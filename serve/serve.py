@@ -1,0 +1,180 @@
+"""``mnist serve``: start or join Ray, deploy the application, say where it is, and stop it cleanly."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Final
+
+from mnist_core.config import ServeConfig
+from mnist_core.errors import ResourcesError, ServingFailedError
+from mnist_core.registry import open_model
+from mnist_core.storage import open_storage
+from serve.api_keys import ApiKeys
+from serve.front import free_ports, front_environment
+from serve.welcome import describe
+
+READY_TIMEOUT_S: Final = 120.0
+CHECK_S: Final = 2.0
+"""How often the application's state is looked at while it serves."""
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: ServeConfig) -> dict[str, Any]:
+    """Serve until SIGINT or SIGTERM.
+
+    Returns:
+        A JSON object: ``http`` and ``grpc`` (addresses), ``model_version``, ``startup_seconds`` and ``seconds``.
+
+    Raises:
+        ArtifactError: The model is broken.
+        ConfigError: The file with API keys holds none.
+        ModelNotFoundError: There is no such model.
+        ResourcesError: A port is taken, or Ray has not enough CPUs.
+        ServingFailedError: The application does not start, or fails while it serves.
+    """
+    started = time.monotonic()
+    # Both here, so that what is wrong with them is one line at once and not a replica's failure after a minute.
+    manifest = open_model(open_storage(config.storage), config.model).manifest
+    ApiKeys(config.api_key_file)
+    config = _choose_ports(config)
+    with _stop_signals() as stop, tempfile.TemporaryDirectory(prefix="mnist-front-") as folder, _ray(config, folder):
+        result = {
+            "http": f"{'https' if config.tls_cert_file else 'http'}://{_reachable(config.host)}:{config.port}",
+            "grpc": f"{_reachable(config.host)}:{config.grpc_port}",
+            "model_version": f"{manifest.name}/{manifest.version}",
+        }
+        _deploy(config, result["http"], stop)
+        result["startup_seconds"] = round(time.monotonic() - started, 3)
+        if not stop.is_set():
+            sys.stdout.write((json.dumps(result) if config.json_output else describe(config, result)) + "\n")
+            sys.stdout.flush()
+        _watch(stop)
+    return {**result, "seconds": round(time.monotonic() - started, 3)}
+
+
+def render(result: dict[str, Any]) -> str:
+    """Put a result of ``run`` in words for a terminal."""
+    return f"stopped after {result['seconds']:.0f} s"
+
+
+def _choose_ports(config: ServeConfig) -> ServeConfig:
+    found = free_ports(2)
+    config = config.model_copy(update={"port": config.port or found[0], "grpc_port": config.grpc_port or found[1]})
+    import socket
+
+    for name in ("port", "grpc_port"):
+        port = getattr(config, name)
+        with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((config.host, port))
+            except OSError as err:
+                flag, reason = f"--{name.replace('_', '-')}", err.strerror or err
+                raise ResourcesError(f"{flag} {port} on {config.host}: {reason}; choose another, or 0") from err
+    return config
+
+
+def _reachable(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of tearing Ray down in the middle of something."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
+    """The Ray at RAY_ADDRESS, else one of our own with HAProxy set up."""
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.update(front_environment(config, Path(folder)))
+    import ray
+    from ray import serve as ray_serve
+
+    level = logging.INFO if config.verbose else logging.ERROR
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False,
+            log_to_driver=config.verbose,
+            logging_level=level,
+            namespace="serve",
+        )
+    except ConnectionError as err:
+        raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address}; start one or unset it") from err
+    logging.getLogger("ray.serve").setLevel(level)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if address == "local":
+            ray_serve.shutdown()
+        ray.shutdown()
+
+
+def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
+    from ray import serve as ray_serve
+    from ray.serve.config import HTTPOptions, gRPCOptions
+
+    from serve.app import NAME, deployment
+
+    ray_serve.start(
+        http_options=HTTPOptions(host=config.host, port=config.port),
+        grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[]),
+    )
+    try:
+        ray_serve.run(deployment(config), name=NAME, route_prefix="/")
+    except (RuntimeError, TimeoutError) as err:
+        raise ServingFailedError(f"the application did not start: {err}") from err
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while not stop.is_set():
+        try:
+            urllib.request.urlopen(f"{address}/v2/health/ready", timeout=5).close()  # noqa: S310
+            return
+        except (urllib.error.URLError, OSError) as err:
+            if time.monotonic() > deadline:
+                raise ServingFailedError(f"{address} does not answer: {err}") from err
+            stop.wait(0.1)
+
+
+def _watch(stop: threading.Event) -> None:
+    """Wait for the signal; meanwhile notice when the application has failed for good."""
+    from ray import serve as ray_serve
+
+    from serve.app import NAME
+
+    while not stop.wait(CHECK_S):
+        try:
+            application = ray_serve.status().applications.get(NAME)
+        except Exception:  # the controller is being restarted: Ray does that by itself
+            logger.info("the controller does not answer", exc_info=True)
+            continue
+        if application and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            logger.warning("application %s: %s", application.status.lower(), application.message)

@@ -1,0 +1,209 @@
+"""What a replica does for every protocol: find the model, decode, batch, and keep within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_core.config import ServeConfig
+from mnist_core.engines import usable_cpus
+from mnist_core.errors import DeadlineError, ImageBlankError, ImageError, RequestTooLargeError
+from mnist_core.images import ImageLimits, decode_image, prepare_images
+from mnist_core.predictor import Predictions
+from mnist_core.splits import IMAGE_SIZE
+from serve.access_log import AccessLog
+from serve.api_keys import ApiKeys
+from serve.batching import Batcher
+from serve.calls import Call
+from serve.metrics import FLUSH_S, Metrics
+from serve.models import ServedModel, ServedModels
+
+FOLLOW_INTERVAL_S: Final = 1.0
+"""How often the registry's pointer is read, and the file with the API keys."""
+
+_NO_IMAGES: Final = np.empty((0, *IMAGE_SIZE), np.uint8)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What was found in the images of one request.
+
+    Attributes:
+        model: Who computed all of it.
+        pixels: uint8 (N, 28, 28): what the model saw; zeros where an image was bad.
+        predictions: Of all N; meaningless where an image was bad.
+        errors: Position to what was wrong with that image.
+    """
+
+    model: ServedModel
+    pixels: npt.NDArray[np.uint8]
+    predictions: Predictions
+    errors: dict[int, ImageError]
+
+
+class Service:
+    """One replica's work; to be made and used on one event loop.
+
+    Args:
+        config: What is served, and how.
+
+    Raises:
+        ArtifactError: The model is broken.
+        ConfigError: The file with API keys holds none.
+        ModelNotFoundError: There is no such model.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        self.config = config
+        self.limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
+        self.metrics = Metrics()
+        self.models = ServedModels(
+            config.storage,
+            config.model,
+            device=config.device,
+            precision=config.precision,
+            threads=config.threads,
+        )
+        self._keys = ApiKeys(config.api_key_file)
+        self._decoders = ThreadPoolExecutor(max(1, usable_cpus()), "decoder")
+        self._engines = ThreadPoolExecutor(config.threads, "engine")
+        self.batcher = Batcher(self._engines, config.max_batch_size, config.max_queue_images, 1, self.metrics)
+        self.access_log = AccessLog(config.access_log)
+        loop = asyncio.get_running_loop()
+        self._background = [
+            loop.create_task(self.models.follow(FOLLOW_INTERVAL_S, self._model_changed)),
+            loop.create_task(self._flush()),
+        ]
+        self._model_changed()
+
+    def authorize(self, call: Call) -> None:
+        """Refuse who brings no valid key, if keys are asked for.
+
+        Raises:
+            UnauthorizedError: No key, or not one of ours.
+        """
+        self._keys.check(call)
+
+    async def model(self, version: str | None) -> ServedModel:
+        """Find a version; None is the current one.
+
+        Raises:
+            ArtifactError: It is broken.
+            ModelNotFoundError: There is no such version.
+        """
+        model = self.models.loaded(version)
+        if model is None:
+            assert version is not None
+            model = await asyncio.get_running_loop().run_in_executor(self._decoders, self.models.open, version)
+        return model
+
+    def check_count(self, num_images: int) -> None:
+        """Refuse more images than one request may have.
+
+        Raises:
+            RequestTooLargeError: There are more.
+        """
+        if num_images > self.config.max_request_images:
+            most = self.config.max_request_images
+            raise RequestTooLargeError(
+                f"received {num_images} images, expected at most {most} in a request; send several"
+            )
+
+    async def classify_pixels(self, images: npt.NDArray[np.uint8], version: str | None, deadline: float) -> Answer:
+        """Classify images that are pixels already.
+
+        Args:
+            images: uint8 (N, 28, 28), white on black or the reverse.
+            version: Of the model; None for the current one.
+            deadline: In seconds of the loop's clock.
+
+        Raises:
+            DeadlineError: The time was over.
+            ModelNotFoundError: There is no such version.
+            OverloadedError: Too many images wait.
+            RequestTooLargeError: These are too many.
+        """
+        self.check_count(len(images))
+        model = self.models.loaded(version) or await self.model(version)
+        images, blank = prepare_images(images)
+        predictions = await self._predict(images, model, deadline)
+        errors: dict[int, ImageError] = {}
+        if blank.any():
+            for index in np.flatnonzero(blank).tolist():
+                errors[index] = ImageBlankError("expected a digit, found an image without ink")
+        return Answer(model, images, predictions, errors)
+
+    async def classify_files(self, files: Sequence[bytes], version: str | None, deadline: float) -> Answer:
+        """Classify encoded images; decoded aside, so that the loop stays free.
+
+        Args:
+            files: PNG, JPEG, BMP, GIF, WebP or TIFF.
+            version: Of the model; None for the current one.
+            deadline: In seconds of the loop's clock.
+
+        Raises:
+            DeadlineError: The time was over.
+            ModelNotFoundError: There is no such version.
+            OverloadedError: Too many images wait.
+            RequestTooLargeError: These are too many.
+        """
+        self.check_count(len(files))
+        model = self.models.loaded(version) or await self.model(version)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        pixels, errors = await loop.run_in_executor(self._decoders, decode_files, files, self.limits)
+        self.metrics.decoded(len(files), loop.time() - started)
+        if loop.time() > deadline:
+            raise DeadlineError("the request's time was over when its images were decoded")
+        predictions = await self._predict(pixels, model, deadline)
+        return Answer(model, pixels, predictions, errors)
+
+    async def _predict(self, images: npt.NDArray[np.uint8], model: ServedModel, deadline: float) -> Predictions:
+        if not len(images):
+            return model.predict(_NO_IMAGES)
+        predictions = await self.batcher.predict(images, model, deadline)
+        self.metrics.answered(len(images), predictions)
+        return predictions
+
+    async def close(self) -> None:
+        """Let go of what a replica holds."""
+        for task in self._background:
+            task.cancel()
+        self.metrics.flush()
+        self.access_log.flush()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._engines.shutdown(wait=False, cancel_futures=True)
+
+    def failed(self, request_id: str, err: Exception) -> None:
+        """Note what went wrong by our fault; who asked is only told the request's id."""
+        logger.error("request %s failed", request_id, exc_info=err)
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self.metrics.flush()
+            self.access_log.flush()
+
+    def _model_changed(self) -> None:
+        self.metrics.serving(self.models.current)
+
+
+def decode_files(files: Sequence[bytes], limits: ImageLimits) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
+    """Decode images; what is bad is told by position, and its pixels are zero: uint8 (N, 28, 28)."""
+    pixels = np.zeros((len(files), *IMAGE_SIZE), np.uint8)
+    errors: dict[int, ImageError] = {}
+    for index, data in enumerate(files):
+        try:
+            pixels[index] = decode_image(data, limits).pixels
+        except ImageError as err:
+            errors[index] = err
+    return pixels, errors

@@ -1,0 +1,59 @@
+"""The endpoint as an ASGI application: the routes of every protocol, and what is said of other paths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from starlette.middleware.cors import CORSMiddleware
+
+from mnist_core.errors import MethodNotAllowedError, PathNotFoundError
+from serve import pages, predict
+from serve.calls import Call, Reply
+from serve.http_errors import error_reply
+from serve.lane import App, Door, Receive, Scope, Send
+from serve.routing import Route, Router
+from serve.service import Service
+
+ROUTES: Final = (*predict.ROUTES, *pages.ROUTES)
+
+
+class Website:
+    """Everything the endpoint answers.
+
+    Args:
+        service: The replica's work.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._door = Door(service)
+        self._router = Router(ROUTES, service.models.name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        method, path = scope["method"], scope["path"]
+        found = self._router.find("GET" if method == "HEAD" else method, path)
+        route, version = found or (self._missing(method, path), None)
+        await self._door.answer(route, version, scope, receive, send)
+
+    def _missing(self, method: str, path: str) -> Route:
+        """What answers where nothing is."""
+        methods = self._router.methods(path)
+
+        async def refuse(call: Call, _: Service) -> Reply:
+            if not methods:
+                raise PathNotFoundError(f"path {path!r}: there is none, /docs has those that there are")
+            allowed = ", ".join(methods)
+            err = MethodNotAllowedError(f"{method} {path}: expected {allowed}")
+            return replace(error_reply(err, call.request_id), headers=((b"allow", allowed.encode()),))
+
+        return Route(method, path, refuse, "web", "", guarded=False)
+
+
+def build_app(service: Service) -> App:
+    """The whole application; other origins may ask only if they are named in the configuration."""
+    website = Website(service)
+    origins = service.config.cors_origins
+    if not origins:
+        return website
+    return CORSMiddleware(website, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
