@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from mnist_core.errors import ServingFailedError
 
 if TYPE_CHECKING:
-    from mnist_core.config import ServeConfig
+    from mnist_core.config_serve import ServeConfig
 
 TLS_VARIABLE: Final = "MNIST_FRONT_TLS_CERT_FILE"
 

@@ -40,9 +40,21 @@ def open_lane(app: App | None) -> None:
     _current = app
 
 
-def current_app() -> App | None:
-    """The application that answers in this process."""
-    return _current
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application that answers in this process, as ASGI has it."""
+    if scope["type"] == "lifespan":
+        for event in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{event}.complete"})
+        return
+    assert _current is not None
+
+    async def send_without_id(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":  # on this way Ray adds the header itself
+            message["headers"] = [each for each in message["headers"] if each[0] != b"x-request-id"]
+        await send(message)
+
+    await _current(scope, receive, send_without_id)
 
 
 def middlewares() -> list[Middleware]:

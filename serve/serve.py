@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
-from mnist_core.config import ServeConfig
+from mnist_core.config_serve import ServeConfig
 from mnist_core.errors import ResourcesError, ServingFailedError
 from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
@@ -45,13 +45,13 @@ def run(config: ServeConfig) -> dict[str, Any]:
         ResourcesError: A port is taken, or Ray has not enough CPUs.
         ServingFailedError: The application does not start, or fails while it serves.
     """
-    started = time.monotonic()
+    started, stdout = time.monotonic(), sys.stdout
     # Both here, so that what is wrong with them is one line at once and not a replica's failure after a minute.
     manifest = open_model(open_storage(config.storage), config.model).manifest
     ApiKeys(config.api_key_file)
     config = _choose_ports(config)
     with _stop_signals() as stop, tempfile.TemporaryDirectory(prefix="mnist-front-") as folder, _ray(config, folder):
-        result = {
+        result: dict[str, Any] = {
             "http": f"{'https' if config.tls_cert_file else 'http'}://{_reachable(config.host)}:{config.port}",
             "grpc": f"{_reachable(config.host)}:{config.grpc_port}",
             "model_version": f"{manifest.name}/{manifest.version}",
@@ -59,8 +59,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         _deploy(config, result["http"], stop)
         result["startup_seconds"] = round(time.monotonic() - started, 3)
         if not stop.is_set():
-            sys.stdout.write((json.dumps(result) if config.json_output else describe(config, result)) + "\n")
-            sys.stdout.flush()
+            print(json.dumps(result) if config.json_output else describe(config, result), file=stdout, flush=True)  # noqa: T201
         _watch(stop)
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 

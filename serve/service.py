@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.config import ServeConfig
+from mnist_core.config_serve import ServeConfig
 from mnist_core.engines import usable_cpus
 from mnist_core.errors import DeadlineError, ImageBlankError, ImageError, RequestTooLargeError
 from mnist_core.images import ImageLimits, decode_image, prepare_images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mnist_core.config import ServeConfig
+from mnist_core.config_serve import ServeConfig
 
 
 def describe(config: ServeConfig, result: dict[str, Any]) -> str:
