@@ -8,6 +8,7 @@ share it. Larger ones are computed by a thread, and what arrives meanwhile is th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Batcher:
         Args:
             images: uint8 (N, 28, 28); more than a batch are split.
             model: Who is to do it; batches never mix models.
-            deadline: In seconds of the loop's clock; what has not begun by then is not computed.
+            deadline: By ``time.monotonic``; what has not begun by then is not computed.
 
         Raises:
             DeadlineError: It has not begun in time.
@@ -103,7 +104,7 @@ class Batcher:
 
     def _enqueue(self, images: Images, model: Model, deadline: float) -> asyncio.Future[Predictions]:
         answer: asyncio.Future[Predictions] = self._loop.create_future()
-        self._queue.append(_Ticket(images, model, deadline, self._loop.time(), answer))
+        self._queue.append(_Ticket(images, model, deadline, time.monotonic(), answer))
         self._queued_images += len(images)
         if not self._due:
             self._due = True
@@ -118,7 +119,7 @@ class Batcher:
             if not batch:
                 continue
             images = batch[0].images if len(batch) == 1 else np.concatenate([ticket.images for ticket in batch])
-            started = self._loop.time()
+            started = time.monotonic()
             if len(images) <= INLINE_IMAGES and not self._running:
                 try:
                     self._deliver(batch, batch[0].model.predict(images), started)
@@ -133,7 +134,7 @@ class Batcher:
         """The next requests in the queue, of one model and as many as make a batch; who cannot wait longer is told."""
         batch: list[_Ticket] = []
         num_images = 0
-        now = self._loop.time()
+        now = time.monotonic()
         while self._queue:
             ticket = self._queue[0]
             gone = ticket.answer.done()  # the client went away
@@ -162,7 +163,7 @@ class Batcher:
 
     def _deliver(self, batch: list[_Ticket], predictions: Predictions, started: float) -> None:
         self._recorder.batch(
-            len(predictions.strangeness), self._loop.time() - started, max(0.0, started - batch[0].arrived)
+            len(predictions.strangeness), time.monotonic() - started, max(0.0, started - batch[0].arrived)
         )
         first = 0
         for ticket in batch:

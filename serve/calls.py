@@ -25,7 +25,7 @@ class Call:
         headers: Lower-case name to value.
         query: What follows the question mark.
         version: The model's version that the path names; None for the current one.
-        deadline: When the answer is of no use any more, in seconds of the event loop's clock.
+        deadline: When the answer is of no use any more, by ``time.monotonic``.
         request_id: The client's name for it, or ours.
     """
 

@@ -49,7 +49,9 @@ def front_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         # Else HAProxy writes a line a request, which Python reads; the replicas count by themselves.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_RETRIES": "5",
+        # A dead replica has the fewest connections, so that retries would go to it again: one error takes it out.
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(KEEP_ALIVE_S),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
@@ -57,6 +59,11 @@ def front_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # HAProxy is started again when it has failed three of these checks: after 3 s, not 30.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
+        # Ray starts workers at nice 15: on a busy machine clients would get the CPU that is to answer them.
+        "RAY_worker_niceness": "0",
     }
     names = {
         "CONFIG_FILE_LOC": "haproxy.cfg",
@@ -112,7 +119,13 @@ def adapt(text: str, cert_file: str | None) -> str:
     http, grpc = _tls(cert_file, "h2,http/1.1"), _tls(cert_file, "h2") or " proto h2"
     text, fronts = re.subn(r"(?m)^(frontend http_frontend\n\s+bind \S+)$", rf"\1{http}", text)
     text = re.sub(r"(?m)^(frontend grpc_frontend\n(?:\s+#.*\n)*\s+bind \S+) proto h2$", rf"\1{grpc}", text)
-    if (metrics, statistics, defaults, fronts) != (1, 1, 1, 1):
+    # Ours is the only application and takes every path: where HAProxy knows of none, it has only just started.
+    text, nowhere = re.subn(
+        r"(?m)^(backend default_backend\n\s+http-request return status )404 .*$",
+        r'\1503 content-type text/plain string "starting, try again" hdr retry-after 1',
+        text,
+    )
+    if (metrics, statistics, defaults, fronts, nowhere) != (1, 1, 1, 1, 1):
         raise ValueError("HAProxy's configuration is not as Ray 2.60 writes it")
     return text
 

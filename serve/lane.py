@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -85,7 +86,6 @@ class Door:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._loop = asyncio.get_running_loop()
 
     async def answer(self, route: Route, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -98,7 +98,7 @@ class Door:
             send: Takes the answer.
         """
         service, metrics = self._service, self._service.metrics
-        started = self._loop.time()
+        started = time.monotonic()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
@@ -116,7 +116,7 @@ class Door:
             if reply.status == 500:
                 service.failed(request_id, err)
         finally:
-            seconds = self._loop.time() - started
+            seconds = time.monotonic() - started
             metrics.left(route.protocol, reply.status, reply.code, seconds)
             service.access_log.write(scope, reply, request_id, seconds)
         await _send(reply, request_id, send)

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import signal
+import socket
+import ssl
 import sys
 import tempfile
 import threading
@@ -59,7 +61,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         _deploy(config, result["http"], stop)
         result["startup_seconds"] = round(time.monotonic() - started, 3)
         if not stop.is_set():
-            print(json.dumps(result) if config.json_output else describe(config, result), file=stdout, flush=True)  # noqa: T201
+            print(json.dumps(result) if config.json_output else describe(config, result), file=stdout, flush=True)
         _watch(stop)
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 
@@ -72,8 +74,6 @@ def render(result: dict[str, Any]) -> str:
 def _choose_ports(config: ServeConfig) -> ServeConfig:
     found = free_ports(2)
     config = config.model_copy(update={"port": config.port or found[0], "grpc_port": config.grpc_port or found[1]})
-    import socket
-
     for name in ("port", "grpc_port"):
         port = getattr(config, name)
         with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
@@ -152,10 +152,13 @@ def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
         ray_serve.run(deployment(config), name=NAME, route_prefix="/")
     except (RuntimeError, TimeoutError) as err:
         raise ServingFailedError(f"the application did not start: {err}") from err
+    context = ssl.create_default_context(cafile=config.tls_cert_file) if config.tls_cert_file else None
+    if context:
+        context.check_hostname = False  # it is our own address, by whatever name
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not stop.is_set():
         try:
-            urllib.request.urlopen(f"{address}/v2/health/ready", timeout=5).close()  # noqa: S310
+            urllib.request.urlopen(f"{address}/v2/health/ready", timeout=5, context=context).close()  # noqa: S310
             return
         except (urllib.error.URLError, OSError) as err:
             if time.monotonic() > deadline:

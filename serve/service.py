@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ class Service:
         Args:
             images: uint8 (N, 28, 28), white on black or the reverse.
             version: Of the model; None for the current one.
-            deadline: In seconds of the loop's clock.
+            deadline: By ``time.monotonic``.
 
         Raises:
             DeadlineError: The time was over.
@@ -148,7 +149,7 @@ class Service:
         Args:
             files: PNG, JPEG, BMP, GIF, WebP or TIFF.
             version: Of the model; None for the current one.
-            deadline: In seconds of the loop's clock.
+            deadline: By ``time.monotonic``.
 
         Raises:
             DeadlineError: The time was over.
@@ -159,10 +160,10 @@ class Service:
         self.check_count(len(files))
         model = self.models.loaded(version) or await self.model(version)
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.monotonic()
         pixels, errors = await loop.run_in_executor(self._decoders, decode_files, files, self.limits)
-        self.metrics.decoded(len(files), loop.time() - started)
-        if loop.time() > deadline:
+        self.metrics.decoded(len(files), time.monotonic() - started)
+        if time.monotonic() > deadline:
             raise DeadlineError("the request's time was over when its images were decoded")
         predictions = await self._predict(pixels, model, deadline)
         return Answer(model, pixels, predictions, errors)
