@@ -42,8 +42,10 @@ def guarded(model_storage, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guarded")
     certificate = folder / "front.pem"
     subprocess.run(
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 "
-        "-keyout key.pem -out cert.pem".split(),
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"),
+        ],
         cwd=folder,
         check=True,
         capture_output=True,

@@ -203,8 +203,8 @@ def test_a_killed_process_is_back_within_seconds(endpoint, title):
         load.more(200)
     found = f"{load.answered} answered, {len(load.failures)} failed, back after {back_s:.1f} s: {load.failures[:9]}"
     assert back_s < 15, found
-    # HAProxy repeats what was not answered. Not repeated: an answer that had begun, and a client whose idle connection is
-    # closed while HAProxy changes its configuration. At most one for each client.
+    # HAProxy repeats what was not answered. Not repeated: an answer that had begun, and a client whose idle connection
+    # is closed while HAProxy changes its configuration. At most one for each client.
     most = {"ServeReplica": 8, "ServeController": 0, "haproxy": len(load.failures)}
     assert len(load.failures) <= most[title], found
     assert set(load.statuses) <= ({200, 503} if title == "haproxy" else {200}), found
