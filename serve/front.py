@@ -122,7 +122,7 @@ def adapt(text: str, cert_file: str | None) -> str:
     # Ours is the only application and takes every path: where HAProxy knows of none, it has only just started.
     text, nowhere = re.subn(
         r"(?m)^(backend default_backend\n\s+http-request return status )404 .*$",
-        r'\1503 content-type text/plain string "starting, try again" hdr retry-after 1',
+        r'\g<1>503 content-type text/plain string "starting, try again" hdr retry-after 1',
         text,
     )
     if (metrics, statistics, defaults, fronts, nowhere) != (1, 1, 1, 1, 1):
