@@ -13,6 +13,7 @@ from ray import serve as ray_serve
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from mnist_core.config_serve import ServeConfig
+from serve.grpc_v2 import InferenceMethods
 from serve.lane import App, answer, open_lane
 from serve.service import Service
 from serve.web import build_app
@@ -34,7 +35,7 @@ def long_way() -> App:
 
 
 @ray_serve.ingress(long_way)
-class Replica:
+class Replica(InferenceMethods):
     """One replica.
 
     Args:
@@ -66,6 +67,15 @@ def count_replicas(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
     in_work = sum(metrics.get(IN_WORK, {}).values())
     target = context.config.get_target_ongoing_requests()
     return max(in_work / target, math.ulp(0.0)), {}
+
+
+def build(arguments: dict[str, Any]) -> ray_serve.Application:
+    """The application for ``serve/config.yaml``, whose ``args`` are the options of ``mnist serve``.
+
+    Raises:
+        ValidationError: There is no such option, or no such value.
+    """
+    return deployment(ServeConfig.model_validate(arguments))
 
 
 def deployment(config: ServeConfig) -> ray_serve.Application:

@@ -39,15 +39,11 @@ def _read(name: str) -> bytes:
     return (files("serve") / "page" / name).read_bytes()
 
 
-async def alive(_: Call, __: Service) -> Reply:
-    """A replica that answers is live; it is ready too, since it answers only when its model is loaded and warm."""
-    return Reply(b"", 200)
-
+SCRIPTS: Final = ("draw.js", "paper.js", "questions.js", "view.js")
 
 ROUTES: Final = (
-    Route("GET", "/v2/health/ready", alive, "web", "Ready", guarded=False),
     Route("GET", "/", static_file("index.html"), "web", "A page to draw a digit on", guarded=False),
     Route("GET", "/page/style.css", static_file("style.css"), "web", "The page's looks", guarded=False),
-    Route("GET", "/page/draw.js", static_file("draw.js"), "web", "The page's program", guarded=False),
+    *(Route("GET", f"/page/{name}", static_file(name), "web", "The page's program", guarded=False) for name in SCRIPTS),
     Route("GET", "/page/icon.svg", static_file("icon.svg"), "web", "The page's icon", guarded=False),
 )

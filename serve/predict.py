@@ -18,6 +18,7 @@ from mnist_core.errors import RequestError, UnsupportedMediaError
 from mnist_core.splits import IMAGE_SIZE
 from serve.calls import Call, Reply, json_reply, read_json
 from serve.multipart import read_files
+from serve.openapi import PREDICT_DOCS
 from serve.routing import Route
 from serve.service import Answer, Service
 
@@ -107,4 +108,6 @@ def _describe(answer: Answer, call: Call) -> dict[str, Any]:
     return {"predictions": predictions, "model_version": answer.model.reference}
 
 
-ROUTES: Final = (Route("POST", "/predict", predict, "predict", "The digits of one or several images"),)
+ROUTES: Final = (
+    Route("POST", "/predict", predict, "predict", "The digits of one or several images", docs=PREDICT_DOCS),
+)

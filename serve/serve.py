@@ -28,6 +28,7 @@ from serve.front import free_ports, front_environment
 from serve.welcome import describe
 
 READY_TIMEOUT_S: Final = 120.0
+GRPC_SERVICE: Final = "serve.grpc_v2:add_GRPCInferenceServiceServicer_to_server"
 CHECK_S: Final = 2.0
 """How often the application's state is looked at while it serves."""
 
@@ -146,7 +147,7 @@ def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
 
     ray_serve.start(
         http_options=HTTPOptions(host=config.host, port=config.port),
-        grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[]),
+        grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
     )
     try:
         ray_serve.run(deployment(config), name=NAME, route_prefix="/")

@@ -8,14 +8,16 @@ from typing import Final
 from starlette.middleware.cors import CORSMiddleware
 
 from mnist_core.errors import MethodNotAllowedError, PathNotFoundError
-from serve import pages, predict
+from serve import pages, predict, protocol_tfs, protocol_v2
 from serve.calls import Call, Reply
+from serve.docs_page import make_routes
 from serve.http_errors import error_reply
 from serve.lane import App, Door, Receive, Scope, Send
 from serve.routing import Route, Router
 from serve.service import Service
 
-ROUTES: Final = (*predict.ROUTES, *pages.ROUTES)
+API: Final = (*predict.ROUTES, *protocol_v2.ROUTES, *protocol_tfs.ROUTES)
+ROUTES: Final = (*API, *make_routes(API), *pages.ROUTES)
 
 
 class Website:

@@ -40,7 +40,7 @@ def check_shape(answer: dict, benchmark: str) -> None:
         assert list(check) == ["value", "bound", "met"]
 
 
-@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines", "score"])
+@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines", "score", "serve"])
 def test_a_benchmark_says_what_it_measures_when_asked_for_help(name):
     text = run_benchmark(name, "--help")
     assert "--rounds" in text
@@ -90,6 +90,26 @@ def test_engines_are_measured_at_three_batch_sizes_and_give_the_same_answers():
     assert min(row["min"] for row in answer["rows"]) > 0
     assert answer["must"]["same answers"]["met"]
     assert set(answer["must"]) == {"same answers", *(f"ours / best peer, batch {size}" for size in (1, 64, 1024))}
+
+
+@pytest.mark.ray
+def test_serve_loads_the_endpoint_and_a_plain_server_alike():
+    answer = json.loads(run_benchmark("serve", "--smoke", "--json-only", "--ways", "ours", "fastapi"))
+    check_shape(answer, "serve")
+    assert answer["versions"].keys() >= {"fastapi", "litserve", "bentoml", "wrk"}
+    rows = {row["way"]: row for row in answer["rows"]}
+    for way in ("ours", "fastapi"):
+        assert rows[f"{way}: peak"]["median"] == max(rows[f"{way}: {n} connections"]["median"] for n in (32, 64)) > 0
+        assert 0 < rows[f"{way}: p50 at 1 connection"]["median"] < 1000
+    assert rows["ours: 256 images a request"]["unit"] == "img/s"
+    assert answer["ratios"].keys() == {"peak, ours / fastapi", "p50 at 1 connection, ours / fastapi"}
+    assert set(answer["must"]) == {
+        *answer["ratios"],
+        "ours: p99 / p50 at half of the peak",
+        "ours: memory",
+        "same answers",
+    }
+    assert answer["must"]["same answers"]["met"]
 
 
 def test_ways_are_measured_in_turn(common):
