@@ -6,6 +6,7 @@ STORAGE ?= storage
 TRAIN_FLAGS ?=
 TEST_FLAGS ?=
 LOCK_FLAGS ?=
+SERVE_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +23,7 @@ export MNIST_DATA_DIR ?= $(abspath $(DATA))
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-unit coverage lint bench lock clean
+.PHONY: help setup train serve demo test test-unit coverage lint bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -35,6 +36,13 @@ train: $(VENV)/runtime.stamp ## train, evaluate and publish a model (RECIPE, WOR
 	test -n "$$MNIST_DATA_DIR" || $(BIN)/mnist data fetch mnist || { dataset=uci-digits; echo "WARNING: no MNIST here and none to download:" \
 	  "training on the embedded uci-digits instead, and this result is marked as theirs" >&2; }; \
 	$(BIN)/mnist train --dataset $$dataset --recipe $(RECIPE) --workers $(WORKERS) --storage $(STORAGE) $(TRAIN_FLAGS)
+
+serve: $(VENV)/runtime.stamp ## serve the current model until Ctrl-C (STORAGE, SERVE_FLAGS)
+	$(BIN)/mnist serve --storage $(STORAGE) $(SERVE_FLAGS)
+
+demo: $(VENV)/runtime.stamp ## train briefly, score, serve, ask in every protocol, stop: four minutes
+	@dataset=mnist; test -n "$$MNIST_DATA_DIR" || $(BIN)/mnist data fetch mnist || dataset=uci-digits; \
+	$(BIN)/python examples/demo.py --dataset $$dataset
 
 test: $(VENV)/dev.stamp ## run every test (TEST_FLAGS)
 	$(BIN)/pytest $(TEST_FLAGS)

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 from PIL import Image
 
 from mnist_core.datasets import load_dataset
+from serve.protos import inference_pb2
 
 FOLDER = Path("demo")
 
@@ -35,9 +38,8 @@ def main() -> None:
     options = parser.parse_args()
     started = time.monotonic()
     storage = ["--storage", str(FOLDER / "storage")]
-    trained = mnist(
-        "train", "--dataset", options.dataset, "--recipe", "notebook", "--epochs", options.epochs, "--workers", "2", *storage
-    )
+    recipe = ["--dataset", options.dataset, "--recipe", "notebook", "--epochs", options.epochs]
+    trained = mnist("train", *recipe, "--workers", "2", *storage)
     images, labels = write_pictures(options.dataset, 500)
     scored = mnist("score", str(FOLDER / "pictures"), str(FOLDER / f"scores-{int(time.time())}"), *storage)
     with serving(*storage) as endpoint:
@@ -62,8 +64,8 @@ def mnist(*words: str) -> dict[str, Any]:
 
 def write_pictures(dataset: str, count: int) -> tuple[Any, Any]:
     """Write test images as PNG files in folders named by their digit."""
-    test = load_dataset(dataset).test
-    assert test is not None
+    data = os.environ.get("MNIST_DATA_DIR")
+    test = load_dataset(dataset, data_dir=Path(data) if data else None).test
     for index in range(count):
         folder = FOLDER / "pictures" / str(test.labels[index])
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,3 +89,68 @@ def serving(*flags: str) -> Iterator[dict[str, str]]:
         finally:
             process.send_signal(signal.SIGINT)
             process.wait()
+
+
+def ask_everything(endpoint: dict[str, str], images: Any, labels: Any) -> dict[str, str]:
+    """Ask for the same images in every protocol; returns how many answers are right."""
+    url, count = endpoint["http"], len(images)
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [count, 28, 28]}
+    pixels, infer = images.tolist(), f"{url}/v2/models/mnist/infer"
+    header = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": images.nbytes}}]}).encode()
+    ways: dict[str, Callable[[], Any]] = {
+        "POST /predict, raw bytes": lambda: [
+            each["digit"] for each in post(f"{url}/predict", images.tobytes())["predictions"]
+        ],
+        "V2 REST, JSON": lambda: v2_digits(post(infer, json.dumps({"inputs": [{**tensor, "data": pixels}]}).encode())),
+        "V2 REST, binary": lambda: v2_digits(
+            post(infer, header + images.tobytes(), inference_header_content_length=str(len(header)))
+        ),
+        "V2 gRPC": lambda: ask_grpc(endpoint["grpc"], images),
+        "TensorFlow Serving REST": lambda: [
+            each["digit"]
+            for each in post(f"{url}/v1/models/mnist:predict", json.dumps({"instances": pixels}).encode())[
+                "predictions"
+            ]
+        ],
+    }
+    say(f"\nasking {url} for {count} images in {len(ways)} ways")
+    return {name: f"{np.mean(np.array(ask()) == labels):.2%} right" for name, ask in ways.items()}
+
+
+def post(url: str, body: bytes, **headers: str) -> Any:
+    """Ask over HTTP."""
+    json_only = body[:1] == b"{" and not headers
+    sent = {"content-type": "application/json" if json_only else "application/octet-stream"}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    with urllib.request.urlopen(urllib.request.Request(url, body, sent)) as answer:
+        return json.load(answer)
+
+
+def v2_digits(answer: Any) -> Any:
+    """The digits in an answer of protocol V2."""
+    return next(output["data"] for output in answer["outputs"] if output["name"] == "digit")
+
+
+def ask_grpc(address: str, images: Any) -> Any:
+    """Ask over gRPC."""
+    messages: Any = inference_pb2
+    request = messages.ModelInferRequest(model_name="mnist", raw_input_contents=[images.tobytes()])
+    request.inputs.add(name="images", datatype="UINT8", shape=images.shape)
+    with grpc.insecure_channel(address) as channel:
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=messages.ModelInferResponse.FromString,
+        )
+        answer = infer(request, timeout=60)
+    position = [output.name for output in answer.outputs].index("digit")
+    return np.frombuffer(answer.raw_output_contents[position], np.int64)
+
+
+def say(line: str) -> None:
+    """Tell people what is going on."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,10 @@ XLA_SIZES: Final = (1, 32, 1024)
 """Images a GPU is given at once. It hardly notices that a batch is filled up; each size is compiled at the start."""
 
 LONE_THREADS: Final = 2
-"""Threads that may compute a single block together, if there are as many."""
+"""Threads that may compute few images together, if there are as many."""
+
+LONE_IMAGES: Final = 64
+"""Up to so many, two threads of one engine are faster than two engines, which have to be handed their blocks."""
 
 MODEL_FILES: Final = {"float32": "model.tflite", "int8": "model.int8.tflite"}
 """What runs on CPU, by precision."""
@@ -73,7 +76,7 @@ class Predictor:
     Args:
         engines: Engines of one model, which share out what is more than a block; each is used by one thread at a time.
         block_size: The most images an engine is given at once.
-        lone: An engine that answers a block faster than those do, for when nobody else asks.
+        lone: An engine that answers few images faster than those do, for when nobody else asks.
     """
 
     def __init__(self, engines: Sequence[Engine], block_size: int, lone: Engine | None = None) -> None:
@@ -101,8 +104,15 @@ class Predictor:
         """
         if images.dtype != _UINT8 or images.shape[1:] != IMAGE_SIZE:
             raise ValueError(f"images: received {images.dtype} {images.shape}, expected uint8 (N, 28, 28)")
+        if 0 < len(images) <= LONE_IMAGES:
+            try:
+                engine = self._lone.get_nowait()
+            except Empty:  # somebody else asks, or there is none
+                pass
+            else:
+                return _run(self._lone, engine, images)
         if 0 < len(images) <= self._block_size:
-            return self._predict_block(images)
+            return _run(self._free, self._free.get(), images)
         predictions = Predictions(np.empty((len(images), NUM_CLASSES), np.float32), np.empty(len(images), np.float32))
         num_blocks = -(-len(images) // self._block_size)
         edges = [len(images) * index // max(1, num_blocks) for index in range(num_blocks + 1)]
@@ -120,20 +130,6 @@ class Predictor:
             if not helper.cancel():  # it has begun
                 helper.result()
         return predictions
-
-    def _predict_block(self, images: npt.NDArray[np.uint8]) -> Predictions:
-        """Classify what one engine is given at once; for one image, a microsecond counts."""
-        engines = self._lone
-        try:
-            engine = engines.get_nowait()
-        except Empty:
-            engines = self._free
-            engine = engines.get()
-        try:
-            probabilities, strangeness = engine.run(images)
-        finally:
-            engines.put(engine)
-        return Predictions(probabilities, strangeness)
 
     def _help(self, blocks: deque[slice], images: npt.NDArray[np.uint8], predictions: Predictions) -> None:
         """Take part in a call if an engine is free; who calls has one, so nobody waits for help."""
@@ -182,6 +178,15 @@ def load_predictor(
         return Predictor(engines, LITERT_BLOCK)
     lone = FasterEngine([LiteRtEngine(name, model, threads) for threads in (1, LONE_THREADS)])
     return Predictor(engines, LITERT_BLOCK, lone)
+
+
+def _run(engines: SimpleQueue[Engine], engine: Engine, images: npt.NDArray[np.uint8]) -> Predictions:
+    """Have one engine classify all images, and put it back; for one image, a microsecond counts."""
+    try:
+        probabilities, strangeness = engine.run(images)
+    finally:
+        engines.put(engine)
+    return Predictions(probabilities, strangeness)
 
 
 def _fill(blocks: deque[slice], images: npt.NDArray[np.uint8], predictions: Predictions, engine: Engine) -> None:
