@@ -15,17 +15,19 @@ import sysconfig
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mnist_core.errors import ServingFailedError
 
 if TYPE_CHECKING:
     from mnist_core.config_serve import ServeConfig
 
+HOST_VARIABLE: Final = "MNIST_FRONT_HOST"
 TLS_VARIABLE: Final = "MNIST_FRONT_TLS_CERT_FILE"
 
 HEADER_TIMEOUT_S: Final = 10
 KEEP_ALIVE_S: Final = 75
+GRPC_MARGIN_BYTES: Final = 1 << 20
 BUFFER_BYTES: Final = 64 * 1024
 """A request that fits is sent to another replica when the first dies before it answers; inference can be repeated."""
 
@@ -59,6 +61,9 @@ def front_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # Ray reads a message whole before anybody can refuse it.
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(config.max_body_bytes + GRPC_MARGIN_BYTES),
+        HOST_VARIABLE: config.host,
         # HAProxy is started again when it has failed three of these checks: after 3 s, not 30.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
@@ -97,6 +102,22 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
+
+
+def keep_grpc_on_host() -> None:
+    """Have Ray's gRPC servers in this process listen where the HTTP servers do; Ray lets them listen everywhere."""
+    host = os.environ.get(HOST_VARIABLE)
+    from ray.serve._private import default_impl
+
+    if not host or getattr(default_impl.add_grpc_address, "kept", False):
+        return
+    listen = default_impl.add_grpc_address
+
+    def listen_on_host(server: Any, address: str) -> None:
+        listen(server, f"{f'[{host}]' if ':' in host else host}:{address.rpartition(':')[2]}")
+
+    listen_on_host.kept = True  # type: ignore[attr-defined]
+    default_impl.add_grpc_address = listen_on_host
 
 
 def adapt(text: str, cert_file: str | None) -> str:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -222,7 +223,7 @@ async def _answer(name: str, data: bytes, context: Any, service: Service) -> Any
         seconds = time.monotonic() - started
         metrics.left(PROTOCOL, status, code, seconds)
         if service.config.access_log:
-            scope = {"client": (context.peer(), 0), "method": "POST", "path": f"/{SERVICE}/{name}"}
+            scope = {"client": (_host(context.peer()), 0), "method": "POST", "path": f"/{SERVICE}/{name}"}
             service.access_log.write(scope, Reply(response.SerializeToString(), status, code=code), request_id, seconds)
     return response
 
@@ -240,6 +241,11 @@ def _decode(method: _Method, data: bytes, most: int) -> Any:
 
 def _as_bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode()
+
+
+def _host(peer: str) -> str:
+    """The address in ``ipv4:127.0.0.1:53124`` or ``ipv6:%5B::1%5D:53124``."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _shorten(message: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from serve.calls import Call, Reply
 from serve.routing import Handler, Route
-from serve.service import Service
+
+if TYPE_CHECKING:
+    from serve.service import Service
 
 KINDS: Final = {
     "html": b"text/html; charset=utf-8",

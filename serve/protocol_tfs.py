@@ -7,8 +7,8 @@ makes it an error, which names all that are bad.
 from __future__ import annotations
 
 import asyncio
-import time
 import re
+import time
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Final
@@ -163,7 +163,7 @@ def _read_images(images: list[Any], name: str) -> tuple[npt.NDArray[np.uint8], d
     """Pixels, uint8 (N, 28, 28), zeros where an image came as a file; and the files by position."""
     pixels = np.zeros((len(images), _PIXELS), np.uint8)
     files: dict[int, bytes] = {}
-    errors: dict[int, MnistError] = {}
+    errors: dict[int, str] = {}  # an exception would keep this frame, and that its errors, in a circle
     for index, image in enumerate(images):
         try:
             if name == "instances" and type(image) is dict and image.keys() == {INPUT}:
@@ -173,7 +173,7 @@ def _read_images(images: list[Any], name: str) -> tuple[npt.NDArray[np.uint8], d
             else:
                 pixels[index] = read_pixels(image)
         except RequestError as err:
-            errors[index] = err
+            errors[index] = str(err)
     if errors:
         raise RequestError(_name_bad(errors, name))
     return pixels.reshape(-1, *IMAGE_SIZE), files
@@ -225,7 +225,6 @@ def _flatten(value: Any) -> list[Any]:
 
 async def _decode(files: dict[int, bytes], pixels: npt.NDArray[np.uint8], name: str, service: Service) -> None:
     """Put what is in files among the pixels; decoded aside, so that the loop stays free."""
-    loop = asyncio.get_running_loop()
     started = time.monotonic()
     decoded, found = await asyncio.to_thread(decode_files, list(files.values()), service.limits)
     service.metrics.decoded(len(files), time.monotonic() - started)
@@ -235,7 +234,7 @@ async def _decode(files: dict[int, bytes], pixels: npt.NDArray[np.uint8], name: 
     pixels[positions] = decoded
 
 
-def _name_bad(errors: Mapping[int, Exception], name: str) -> str:
+def _name_bad(errors: Mapping[int, Exception | str], name: str) -> str:
     """Name all images that are bad, and the first few reasons."""
     positions: dict[str, list[int]] = {}
     for index, err in sorted(errors.items()):

@@ -29,7 +29,7 @@ class Route:
         method: ``GET`` or ``POST``.
         path: May hold ``{model}``, the served model's name, and ``{version}``.
         handler: Answers.
-        protocol: For the metrics: ``predict``, ``v2``, ``tfs`` or ``web``.
+        protocol: For the metrics: ``predict``, ``v2``, ``tfs`` or ``web``; ``grpc`` has none.
         summary: One line of what it is for.
         error: How this protocol tells an error, from the error and the request's id.
         guarded: Whether an API key is asked for, if there are any.

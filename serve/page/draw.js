@@ -100,7 +100,7 @@ function bindTools(paper) {
   document.addEventListener("keydown", (event) => {
     if (event.target === element("key")) return;
     if (event.key === "Escape") paper.clear();
-    if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.altKey) {
+    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
       event.preventDefault();
       paper.undo();
     }
@@ -116,8 +116,9 @@ function takePictures(paper) {
     newest = file;
     const result = await readPicture(file);
     if (newest !== file) return;
-    if (result instanceof Problem) view.showProblem(result.message);
-    else paper.show(...result);
+    if (result instanceof Problem) return view.showProblem(result.message);
+    paper.show(...result);
+    view.showHint(result[1] ? HINT : `This browser cannot show ${file.name}.`);
   };
   const showLanding = (shown) => element("paper").classList.toggle("over", shown);
 

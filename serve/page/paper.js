@@ -17,7 +17,8 @@ export class Paper {
   constructor(canvas, changed) {
     this.#canvas = canvas;
     this.#changed = changed;
-    observePixels(canvas, (side) => this.#resize(side));
+    new ResizeObserver(() => this.#paint()).observe(canvas);
+    addEventListener("resize", () => this.#paintSoon()); // zoomed, or moved to a sharper screen
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paintSoon());
   }
 
@@ -95,11 +96,6 @@ export class Paper {
     this.#paintSoon();
   }
 
-  #resize(side) {
-    this.#canvas.width = this.#canvas.height = side;
-    this.#paint(); // at once, since a canvas of another size is empty
-  }
-
   #paintSoon() {
     if (this.#due) return;
     this.#due = true;
@@ -110,22 +106,17 @@ export class Paper {
     this.#due = false;
     const context = this.#canvas.getContext("2d");
     const style = getComputedStyle(this.#canvas);
+    this.#fit();
     context.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
     if (this.#picture?.bitmap) drawBitmap(context, this.#picture.bitmap);
     drawStrokes(context, this.#strokes, style.color);
     if (this.#pen) drawPen(context, this.#pen, style);
   }
-}
 
-/** Tell how many pixels of the screen an element's side has, now and whenever that changes. */
-function observePixels(target, tell) {
-  const observer = new ResizeObserver(([{ contentRect, devicePixelContentBoxSize: exact }]) => {
-    tell(Math.max(1, exact ? exact[0].inlineSize : Math.round(contentRect.width * devicePixelRatio)));
-  });
-  try {
-    observer.observe(target, { box: "device-pixel-content-box" });
-  } catch {
-    observer.observe(target); // Safari knows no such box
+  /** Give the canvas every pixel that the screen has there. */
+  #fit() {
+    const side = Math.max(1, Math.round(this.#canvas.clientWidth * devicePixelRatio));
+    if (this.#canvas.width !== side) this.#canvas.width = this.#canvas.height = side;
   }
 }
 

@@ -19,9 +19,8 @@ import pytest
 from PIL import Image
 from serving import Endpoint, serving
 
-from mnist_core.artifact import publish_artifact
 from mnist_core.predictor import Predictions, load_predictor
-from mnist_core.registry import open_model, promote
+from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
 
 pytestmark = pytest.mark.ray
@@ -45,21 +44,8 @@ def client_python() -> str:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A storage with the model ``mnist/1``, untrained."""
-    from mnist_core.export import export_model
-    from mnist_core.model import build_training_network
-
-    storage = open_storage(str(tmp_path_factory.mktemp("models")))
-    files = export_model(build_training_network("convnet", dropout=0.5, precision="float32", seed=1))
-    about: dict[str, Any] = {"config": {}, "dataset": {}, "metrics": {}, "libraries": {}}
-    promote(storage, "mnist", publish_artifact(storage, "mnist", files, run_id="run", **about).version)
-    return storage.uri
-
-
-@pytest.fixture(scope="module")
-def endpoint(storage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    with serving(storage, tmp_path_factory.mktemp("serve"), "--max-replicas", "1") as running:
+def endpoint(model_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    with serving(model_storage, tmp_path_factory.mktemp("serve"), "--max-replicas", "1") as running:
         yield running
 
 
@@ -71,8 +57,8 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expected(storage: str, images: np.ndarray) -> Predictions:
-    files = open_model(open_storage(storage), "mnist").files
+def expected(model_storage: str, images: np.ndarray) -> Predictions:
+    files = open_model(open_storage(model_storage), "mnist").files
     return load_predictor(files, device="cpu").predict(images)
 
 

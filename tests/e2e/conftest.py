@@ -80,7 +80,9 @@ def open_page(browser: Browser, endpoint: Endpoint) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def open_page(**settings: Any) -> Sheet:
-            context = stack.enter_context(browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings}))
+            context = stack.enter_context(
+                browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings})
+            )
             context.set_default_timeout(WAIT_MS)
             sheets.append(Sheet(context.new_page()))
             sheets[-1].page.goto(f"{endpoint.http}/")

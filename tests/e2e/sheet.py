@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,8 +20,6 @@ STROKES: Final[dict[int, list[list[Point]]]] = {
     7: [[(0.28, 0.22), (0.72, 0.22), (0.58, 0.5), (0.46, 0.82)]],
 }
 """By digit; points from 0 to 1 on the paper."""
-
-SCRIBBLE: Final = [[(0.1 + 0.8 * (t * 7 % 10) / 9, 0.1 + 0.8 * (t * 3 % 10) / 9) for t in range(14)]]
 
 _MAKE_FILE: Final = """([base64, name, type]) => {
     const transfer = new DataTransfer();
@@ -144,3 +143,19 @@ class Sheet:
             "() => [...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
         )
         return bytes(greys[::4])
+
+    def colour(self, selector: str, name: str) -> tuple[float, ...]:
+        """A computed colour: red, green and blue."""
+        text = self.page.locator(selector).first.evaluate("(each, name) => getComputedStyle(each)[name]", name)
+        return tuple(float(part) for part in re.findall(r"[\d.]+", text)[:3])
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The contrast ratio of WCAG 2.2."""
+
+    def luminance(colour: tuple[float, ...]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)

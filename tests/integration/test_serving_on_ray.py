@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import signal
 import threading
 import time
@@ -25,12 +26,19 @@ pytestmark = pytest.mark.ray
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (400, 28, 28)).astype(np.uint8)
 PIXELS[:, 0] = 0  # white on black
+DIRECT_PORTS = {*range(30_000, 30_020), *range(40_000, 40_020)}
 
 
 @pytest.fixture(scope="module")
-def endpoint(model_storage, tmp_path_factory):
+def storage(model_storage, tmp_path_factory):
+    """A storage of our own, since we publish to it."""
+    return str(shutil.copytree(model_storage, tmp_path_factory.mktemp("own") / "storage"))
+
+
+@pytest.fixture(scope="module")
+def endpoint(storage, tmp_path_factory):
     with serving(
-        model_storage,
+        storage,
         tmp_path_factory.mktemp("serve"),
         *("--min-replicas", "2", "--max-replicas", "2", "--cpus-per-replica", "0.5"),
         *("--max-queue-images", "3000", "--max-request-images", "4000"),
@@ -107,8 +115,8 @@ def publish(storage, seed):
     ).version
 
 
-def test_endpoint_and_predictor_agree_bit_for_bit(endpoint, model_storage):
-    files = open_model(open_storage(model_storage), "mnist").files
+def test_endpoint_and_predictor_agree_bit_for_bit(endpoint, storage):
+    files = open_model(open_storage(storage), "mnist").files
     expected = load_predictor(files, device="cpu").predict(PIXELS).probabilities
     together = endpoint.predict(PIXELS.tobytes())
     alone = endpoint.predict(PIXELS[5].tobytes())
@@ -128,20 +136,22 @@ def test_one_bad_image_is_one_error_among_good_answers(endpoint):
     assert answer[1]["error"]["code"] == "image_blank"
 
 
+def listening(process):
+    return [each.laddr for each in process.net_connections("tcp") if each.status == "LISTEN"]
+
+
 def test_nothing_that_serves_listens_beyond_loopback(endpoint):
-    """Ray's own ports, which ask for a token, are those of processes that do nothing for the endpoint."""
-    haproxy = endpoint.actors("haproxy")
-    sockets = [each for process in haproxy for each in process.net_connections("tcp")]
-    addresses = [each.laddr for each in sockets if each.status == "LISTEN"]
-    assert len(addresses) >= 3  # HTTP, metrics, statistics, and gRPC
-    assert {address.ip for address in addresses} == {"127.0.0.1"}
-    for process in endpoint.actors("ServeReplica") + endpoint.actors("ProxyActor"):
-        serving_ports = [each.laddr for each in process.net_connections("tcp4") if each.status == "LISTEN"]
-        assert {address.ip for address in serving_ports} == {"127.0.0.1"}
+    front = [address for process in endpoint.actors("haproxy") for address in listening(process)]
+    assert len(front) == 4  # HTTP, gRPC, metrics, statistics
+    assert {address.ip for address in front} == {"127.0.0.1"}
+    # What else a replica's process listens on is Ray's own, and asks for a token.
+    for process in endpoint.actors("ServeReplica"):
+        doors = [address.ip for address in listening(process) if address.port in DIRECT_PORTS]
+        assert sorted(doors) == ["127.0.0.1", "::ffff:127.0.0.1"]  # HTTP from port 30000 on, gRPC from 40000
 
 
-def test_a_promoted_model_is_served_in_seconds_under_load_without_a_failed_request(endpoint, model_storage):
-    storage = open_storage(model_storage)
+def test_a_promoted_model_is_served_in_seconds_under_load_without_a_failed_request(endpoint, storage):
+    storage = open_storage(storage)
     version = publish(storage, 2)
     with Load(endpoint, 4) as load:
         load.more()
@@ -155,8 +165,8 @@ def test_a_promoted_model_is_served_in_seconds_under_load_without_a_failed_reque
     assert set(load.versions) == {"mnist/1", f"mnist/{version}"}
 
 
-def test_a_broken_model_is_refused_and_the_old_one_goes_on(endpoint, model_storage):
-    storage = open_storage(model_storage)
+def test_a_broken_model_is_refused_and_the_old_one_goes_on(endpoint, storage):
+    storage = open_storage(storage)
     version = publish(storage, 3)
     with Load(endpoint, 2) as load:
         load.more()

@@ -263,6 +263,7 @@ def test_requests_are_counted_and_logged_with_their_ids(tmp_path):
     refused(request_of(), grpc.StatusCode.INVALID_ARGUMENT, service, metadata=[("x-request-id", "spaces are none")])
     assert service.counted == [("grpc", 200, ""), ("grpc", 400, "bad_request")]
     (scope, reply, request_id, seconds), _ = service.logged
+    assert scope["client"][0] == "127.0.0.1"
     assert (scope["path"], reply.status, request_id) == ("/inference.GRPCInferenceService/ModelInfer", 200, "r5")
     assert len(reply.body) == response.ByteSize()
     assert seconds > 0
