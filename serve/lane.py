@@ -125,8 +125,8 @@ class Door:
 
     def _timeout(self, call: Call) -> float:
         limit = self._service.config.request_timeout_s
-        text = call.header(TIMEOUT_HEADER)
-        if not text:
+        text = call.headers.get(TIMEOUT_HEADER)
+        if text is None:
             return limit
         try:
             wanted = float(text)
@@ -145,6 +145,8 @@ class Door:
             raise _too_large(int(length), most)
         message = await receive()
         body: bytes = message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(len(body), most)
         if not message.get("more_body"):
             return body
         chunks = [body]

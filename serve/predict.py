@@ -44,7 +44,7 @@ async def predict(call: Call, service: Service) -> Reply:
         files = _read_files(kind, parameters, call, service)
         answer = await service.classify_files(files, call.version, call.deadline)
     if len(answer.pixels) == 1 and answer.errors:
-        raise answer.errors[0]
+        raise answer.errors.pop(0)  # else the error's frame would hold it
     return json_reply(_describe(answer, call))
 
 
@@ -62,7 +62,7 @@ def _read_files(kind: bytes, parameters: bytes, call: Call, service: Service) ->
 
 def _read_base64(body: bytes, service: Service) -> list[bytes]:
     try:
-        value = read_json(body)
+        value = read_json(body, service.config.max_request_images)
     except ValueError as err:
         raise RequestError(f"body: received no JSON ({err}), expected {EXPECTED}") from err
     images = value.get("images") if isinstance(value, dict) else None

@@ -13,8 +13,6 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-import orjson
-
 from mnist_core.errors import (
     MnistError,
     ModelNotFoundError,
@@ -22,7 +20,7 @@ from mnist_core.errors import (
     RequestError,
     UnsupportedMediaError,
 )
-from serve import v2_core
+from serve import calls, v2_core
 from serve.calls import Call, Reply, json_reply
 from serve.http_errors import headers_of
 from serve.openapi import V2_DOCS
@@ -52,7 +50,7 @@ async def infer(call: Call, service: Service) -> Reply:
     if call.header(b"content-encoding") not in (b"", b"identity"):
         encoding = call.header(b"content-encoding").decode("latin-1")
         raise UnsupportedMediaError(f"content-encoding: received {shown(encoding)}, expected none; send it as it is")
-    request, binary = _split_body(call)
+    request, binary = _split_body(call, service.config.max_request_images)
     identifier = request.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise RequestError(f"id: received {shown(identifier)}, expected a string")
@@ -105,7 +103,7 @@ def no_such_path(path: str, service: Service) -> MnistError:
     return PathNotFoundError(f"path {shown(path)}: V2 has none such; GET /v2/models/{service.models.name} is one")
 
 
-def _split_body(call: Call) -> tuple[dict[str, Any], memoryview]:
+def _split_body(call: Call, most_images: int) -> tuple[dict[str, Any], memoryview]:
     """The request's JSON, and what follows it."""
     body = memoryview(call.body)
     text = call.header(JSON_LENGTH)
@@ -120,7 +118,7 @@ def _split_body(call: Call) -> tuple[dict[str, Any], memoryview]:
         if not length:
             return _bare_pixels(len(body)), body
     try:
-        request = orjson.loads(body[:length])
+        request = calls.read_json(call.body[:length], most_images)
     except ValueError as err:
         raise RequestError(f"body: received no JSON ({err}), {_EXPECTED}") from err
     if not isinstance(request, dict):

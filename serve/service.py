@@ -206,5 +206,5 @@ def decode_files(files: Sequence[bytes], limits: ImageLimits) -> tuple[npt.NDArr
         try:
             pixels[index] = decode_image(data, limits).pixels
         except ImageError as err:
-            errors[index] = err
+            errors[index] = err.with_traceback(None)  # whose frame holds errors, which would be a circle
     return pixels, errors

@@ -41,19 +41,22 @@ class Website:
     def _missing(self, method: str, path: str) -> Route:
         """What answers where nothing is."""
         methods = self._router.methods(path)
-        of_v2 = f"{path}/".startswith(f"{protocol_v2.PREFIX}/")
-        tell = protocol_v2.error if of_v2 else error_reply
+        protocol = next(
+            (each for each in (protocol_v2, protocol_tfs) if f"{path}/".startswith(f"{each.PREFIX}/")), None
+        )
+        tell = protocol.error if protocol else error_reply
 
         async def refuse(call: Call, service: Service) -> Reply:
-            if not methods and of_v2:
-                raise protocol_v2.no_such_path(path, service)
+            if not methods and protocol:
+                raise protocol.no_such_path(path, service)
             if not methods:
                 raise PathNotFoundError(f"path {path!r}: there is none, /docs has those that there are")
             allowed = ", ".join(methods)
             err = MethodNotAllowedError(f"{method} {path}: expected {allowed}")
             return replace(tell(err, call.request_id), headers=((b"allow", allowed.encode()),))
 
-        return Route(method, path, refuse, "v2" if of_v2 else "web", "", tell, guarded=False)
+        name = protocol.ROUTES[0].protocol if protocol else "web"
+        return Route(method, path, refuse, name, "", tell, guarded=False)
 
 
 def build_app(service: Service) -> App:
