@@ -155,7 +155,7 @@ class TfsOutputs(BaseModel):
     outputs: TfsColumns
 
 
-class TfsError(BaseModel):
+class TfsRefusal(BaseModel):
     """Nothing is wrong."""
 
     error_code: Literal["OK"]
@@ -167,7 +167,7 @@ class TfsVersion(BaseModel):
 
     version: str
     state: Literal["AVAILABLE"]
-    status: TfsError
+    status: TfsRefusal
 
 
 class TfsStatus(BaseModel):

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def change_json(body: bytes, dice: random.Random) -> bytes:
         elif way == "repeat" and isinstance(holder, list) and holder is not whole:
             holder[key:key] = [holder[key]] * dice.choice((1, 27, 3000))
         else:
-            holder[key] = [holder[key]] if way == "wrap" else dice.choice(ODD_VALUES)
+            holder[key] = [holder[key]] if way == "wrap" else deepcopy(dice.choice(ODD_VALUES))
     try:
         return orjson.dumps(whole[0])
     except TypeError:  # a number that orjson does not write

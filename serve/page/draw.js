@@ -171,7 +171,7 @@ function makeKeyField(again) {
     again();
   });
   element("forget-key").addEventListener("click", () => {
-    apiKey.refused();
+    apiKey.save("");
     show(true);
     field.focus();
   });

@@ -17,6 +17,7 @@ export class Problem extends Error {
 export const apiKey = {
   value: "",
   missing: false, // the endpoint asks for one, and there is none
+  wrong: false, // because the one that there was is none of its keys
 
   load() {
     try {
@@ -27,19 +28,25 @@ export const apiKey = {
   },
 
   save(value) {
+    this.keep(value);
+    this.missing = !value;
+    this.wrong = false;
+  },
+
+  refused() {
+    this.wrong ||= this.value !== "";
+    this.keep("");
+    this.missing = true;
+  },
+
+  keep(value) {
     this.value = value;
-    this.missing = false;
     try {
       if (value) sessionStorage.setItem(KEY_NAME, value);
       else sessionStorage.removeItem(KEY_NAME);
     } catch {
       // The value above is all there is then.
     }
-  },
-
-  refused() {
-    this.save("");
-    this.missing = true;
   },
 };
 
@@ -141,7 +148,7 @@ function readProblem({ status, headers }, { code, message, request_id: id }) {
 }
 
 function needsKey() {
-  const text = apiKey.value ? "This API key was not accepted." : "This endpoint asks for an API key.";
+  const text = apiKey.value || apiKey.wrong ? "This API key was not accepted." : "This endpoint asks for an API key.";
   return new Problem(text, { code: "unauthorized" });
 }
 
