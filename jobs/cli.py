@@ -56,7 +56,7 @@ def _answer(words: list[str], *, own_process: bool) -> tuple[str, str | None]:
     if own_process and not config.verbose:
         _hush_native_libraries()
     _set_up_logging(config.verbose)
-    module = importlib.import_module(f"{config.package}.{config.command}")
+    module = importlib.import_module(f"{config.package}.{config.command.replace('-', '_')}")
     result = module.run(config)
     return json.dumps(result) if config.json_output else module.render(result), result.get("problem")
 
@@ -85,11 +85,11 @@ def _overview() -> str:
     lines = [
         "usage: mnist COMMAND [options]",
         "",
-        "Digits on a Ray cluster: train, evaluate, publish, score.",
+        "Digits on a Ray cluster: train, evaluate, publish, score, serve.",
         "",
         "commands:",
     ]
-    lines += [f"  {cls.command:<10} {cls.__doc__}" for cls in COMMANDS]
+    lines += [f"  {cls.command:<15} {cls.__doc__}" for cls in COMMANDS]
     return "\n".join([*lines, "", "mnist COMMAND --help shows a command's options."])
 
 

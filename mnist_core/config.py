@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
+from mnist_core.config_bench import BenchEndpointConfig
 from mnist_core.config_fields import (
     CommandConfig,
     DataDirField,
@@ -264,6 +265,7 @@ COMMANDS: Final[tuple[type[CommandConfig], ...]] = (
     PredictConfig,
     ScoreConfig,
     ServeConfig,
+    BenchEndpointConfig,
     DataConfig,
     ModelsConfig,
 )

@@ -86,6 +86,10 @@ export class Questions {
   #plan() {
     if (this.#running || this.#settled === this.#newest) return;
     clearTimeout(this.#timer);
+    if (apiKey.missing) {
+      this.#settle(this.#newest, needsKey(), 0); // asking would be of no use
+      return;
+    }
     this.#timer = setTimeout(() => this.#ask(), Math.max(0, this.#notBefore - performance.now()));
   }
 
@@ -116,7 +120,6 @@ export class Questions {
 
 /** Ask about one file: returns the answer, or a Problem. */
 async function ask(file, signal) {
-  if (apiKey.missing) return needsKey();
   const headers = { "content-type": file.type };
   if (apiKey.value) headers.authorization = `Bearer ${apiKey.value}`;
   let response, text;

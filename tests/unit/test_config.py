@@ -56,7 +56,8 @@ def test_a_configuration_is_frozen_and_survives_pickle_and_json(config):
 
 
 def test_every_command_has_its_own_word():
-    assert sorted(cls.command for cls in COMMANDS) == ["data", "evaluate", "models", "predict", "score", "train"]
+    words = {"bench-endpoint", "data", "evaluate", "models", "predict", "score", "serve", "train"}
+    assert sorted(cls.command for cls in COMMANDS) == sorted(words)
 
 
 @given(worker_numbers)
