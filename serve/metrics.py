@@ -20,8 +20,8 @@ FLUSH_S: Final = 1.0
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-MOST_SAMPLES: Final = 2000
-"""Observations kept between two hand-overs: of more, every so manieth would say the same."""
+MOST_SAMPLES: Final = 200
+"""Observations kept between two hand-overs, which take 3 us each in one piece; more would say the same."""
 
 
 class Metrics:

@@ -141,17 +141,18 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
 
 def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
     from ray import serve as ray_serve
+    from ray.exceptions import RayError
     from ray.serve.config import HTTPOptions, gRPCOptions
 
     from serve.app import NAME, deployment
 
-    ray_serve.start(
-        http_options=HTTPOptions(host=config.host, port=config.port),
-        grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
-    )
     try:
+        ray_serve.start(
+            http_options=HTTPOptions(host=config.host, port=config.port),
+            grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
+        )
         ray_serve.run(deployment(config), name=NAME, route_prefix="/")
-    except (RuntimeError, TimeoutError) as err:
+    except (RuntimeError, TimeoutError, RayError) as err:
         raise ServingFailedError(f"the application did not start: {err}") from err
     context = ssl.create_default_context(cafile=config.tls_cert_file) if config.tls_cert_file else None
     if context:
