@@ -26,9 +26,9 @@ def test_replicas_follow_the_load_up_and_down_without_a_failed_request(model_sto
     with serving(model_storage, tmp_path, *flags) as endpoint:
         assert len(endpoint.actors("ServeReplica")) == 1
         with Load(endpoint, 1) as trickle:
-            with Load(endpoint, 16) as load:
+            with Load(endpoint, 16, bodies=200) as load:  # more than one replica can compute, so that requests wait
                 poll(lambda: len(endpoint.actors("ServeReplica")) == 3, 90)
-                load.more(500)
+                load.more(100)
             poll(lambda: len(endpoint.actors("ServeReplica")) == 1, 90)
             trickle.more(100)
     assert not load.failures
