@@ -125,6 +125,7 @@ def test_a_megabyte_of_the_same(post: Post, path: str, unit: bytes, head: bytes)
 
 def test_a_refused_request_leaves_nothing_to_the_garbage_collector(post: Post):
     """An error in a circle of references keeps the whole request, of which there may be gigabytes until it is found."""
+
     def errors() -> list[MnistError]:
         return [each for each in gc.get_objects() if isinstance(each, MnistError)]
 
