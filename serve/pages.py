@@ -17,6 +17,7 @@ KINDS: Final = {
     "css": b"text/css; charset=utf-8",
     "js": b"text/javascript; charset=utf-8",
     "svg": b"image/svg+xml",
+    "png": b"image/png",
 }
 
 HEADERS: Final = (

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,24 +119,27 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
     from ray import serve as ray_serve
 
     level = logging.INFO if config.verbose else logging.ERROR
-    try:
-        ray.init(
-            address=address,
-            include_dashboard=False,
-            log_to_driver=config.verbose,
-            logging_level=level,
-            namespace="serve",
-        )
-    except ConnectionError as err:
-        raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address}; start one or unset it") from err
-    logging.getLogger("ray.serve").setLevel(level)
-    try:
-        with redirect_stdout(sys.stderr):
+    with ExitStack() as stack:
+        # Ray prints news on stdout from the moment it starts, and stdout is for the result.
+        elsewhere = sys.stderr if config.verbose else stack.enter_context(Path(os.devnull).open("w"))
+        stack.enter_context(redirect_stdout(elsewhere))
+        try:
+            ray.init(
+                address=address,
+                include_dashboard=False,
+                log_to_driver=config.verbose,
+                logging_level=level,
+                namespace="serve",
+            )
+        except ConnectionError as err:
+            raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address}; start one or unset it") from err
+        logging.getLogger("ray.serve").setLevel(level)
+        try:
             yield
-    finally:
-        if address == "local":
-            ray_serve.shutdown()
-        ray.shutdown()
+        finally:
+            if address == "local":
+                ray_serve.shutdown()
+            ray.shutdown()
 
 
 def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:

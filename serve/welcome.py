@@ -15,10 +15,11 @@ def describe(config: ServeConfig, result: dict[str, Any]) -> str:
         result: ``http``, ``grpc`` and ``model_version``.
     """
     http = result["http"]
-    key = ' -H "Authorization: Bearer $MNIST_API_KEY"' if config.api_key_file else ""
     trust = f" --cacert {config.tls_cert_file}" if config.tls_cert_file else ""
-    curl = f"curl -s{trust}{key}"
+    key = ' -H "Authorization: Bearer $MNIST_API_KEY"' if config.api_key_file else ""
+    get, ask = f"curl -s{trust}", f"curl -s{trust}{key}"
     name = result["model_version"].partition("/")[0]
+    picture = f"{get} {http}/docs/five.png"
     return "\n".join(
         [
             f"serving {result['model_version']}; Ctrl-C stops",
@@ -26,11 +27,10 @@ def describe(config: ServeConfig, result: dict[str, Any]) -> str:
             f"  docs   {http}/docs",
             f"  gRPC   {result['grpc']}",
             "",
-            "ask it (a picture of a digit, or 784 grey bytes):",
-            f"  {curl} {http}/predict -H 'content-type: image/png' --data-binary @digit.png",
-            f"  head -c 784 /dev/zero | tr '\\0' '\\200' | {curl} {http}/predict "
-            "-H 'content-type: application/octet-stream' --data-binary @-",
-            f"  {curl} {http}/v2/models/{name}",
-            f"  {curl} {http}/v1/models/{name}",
+            "ask it; put --data-binary @FILE for a picture of your own:",
+            f"  {picture} | {ask} {http}/predict -H 'content-type: image/png' --data-binary @-",
+            f'  (printf \'{{"instances":[{{"b64":"\'; {picture} | base64 -w0; printf \'"}}]}}\')'
+            f" | {ask} {http}/v1/models/{name}:predict --data-binary @-",
+            f"  {ask} {http}/v2/models/{name}",
         ]
     )

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -18,9 +19,11 @@ import pytest
 from serving import poll, serving
 
 from mnist_core.artifact import publish_artifact
+from mnist_core.config_serve import ServeConfig
 from mnist_core.predictor import load_predictor
 from mnist_core.registry import open_model, promote, rollback
 from mnist_core.storage import open_storage
+from serve.welcome import describe
 
 pytestmark = pytest.mark.ray
 
@@ -127,6 +130,14 @@ def test_endpoint_and_predictor_agree_bit_for_bit(endpoint, storage):
 def test_the_decoded_pixels_are_those_that_were_sent(endpoint):
     answer = endpoint.ask("POST", "/predict?pixels=1", PIXELS[0].tobytes())
     assert base64.b64decode(json.loads(answer[2])["predictions"][0]["pixels"]) == PIXELS[0].tobytes()
+
+
+def test_the_lines_that_are_printed_work_as_they_are(endpoint):
+    lines = [line for line in describe(ServeConfig(), endpoint.ready).splitlines() if "curl" in line]
+    answers = [subprocess.run(line, shell=True, capture_output=True, check=True).stdout for line in lines]
+    image, instances, model = map(json.loads, answers)
+    assert image["predictions"][0]["digit"] == instances["predictions"][0]["digit"]
+    assert model["name"] == "mnist"
 
 
 def test_one_bad_image_is_one_error_among_good_answers(endpoint):
