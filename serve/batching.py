@@ -54,23 +54,21 @@ class Batcher:
     """The queue before the engines of one replica; to be used on one event loop.
 
     Args:
-        threads: Computes what is too large for the loop.
+        engine: Computes what is too large for the loop, one batch at a time.
         max_batch: Images in a batch.
         max_queue: Images that may wait; more are refused.
-        parallel: Batches that threads compute at once.
         recorder: Told of every batch.
     """
 
-    def __init__(self, threads: Executor, max_batch: int, max_queue: int, parallel: int, recorder: Recorder) -> None:
-        self._threads = threads
+    def __init__(self, engine: Executor, max_batch: int, max_queue: int, recorder: Recorder) -> None:
+        self._engine = engine
         self._max_batch = max_batch
         self._max_queue = max_queue
-        self._parallel = parallel
         self._recorder = recorder
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Ticket] = deque()
         self._queued_images = 0
-        self._running = 0
+        self._busy = False
         self._due = False
 
     @property
@@ -114,20 +112,20 @@ class Batcher:
 
     def _dispatch(self) -> None:
         self._due = False
-        while self._queue and self._running < self._parallel:
+        while self._queue and not self._busy:
             batch = self._take()
             if not batch:
                 continue
             images = batch[0].images if len(batch) == 1 else np.concatenate([ticket.images for ticket in batch])
             started = time.monotonic()
-            if len(images) <= INLINE_IMAGES and not self._running:
+            if len(images) <= INLINE_IMAGES:
                 try:
                     self._deliver(batch, batch[0].model.predict(images), started)
                 except Exception as err:  # whatever went wrong, those who wait are to be told
                     _fail(batch, err)
             else:
-                self._running += 1
-                computed = self._loop.run_in_executor(self._threads, batch[0].model.predict, images)
+                self._busy = True
+                computed = self._loop.run_in_executor(self._engine, batch[0].model.predict, images)
                 computed.add_done_callback(partial(self._finish, batch, started))
 
     def _take(self) -> list[_Ticket]:
@@ -154,7 +152,7 @@ class Batcher:
         self._queued_images -= len(self._queue.popleft().images)
 
     def _finish(self, batch: list[_Ticket], started: float, done: asyncio.Future[Predictions]) -> None:
-        self._running -= 1
+        self._busy = False
         if err := done.exception():
             _fail(batch, err)
         else:

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from mnist_core.errors import RequestError, RequestTooLargeError
 from serve import v2_core
 from serve.calls import Call, Reply
-from serve.lane import REQUEST_ID
+from serve.lane import CLIENT_GONE, REQUEST_ID
 from serve.protos import inference_pb2
 from serve.service import Service
 from serve.v2_tensors import OUTPUTS, Images, count_images, read_binary, read_elements, shown
@@ -47,9 +47,6 @@ STATUS_CODES: Final = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """By the HTTP status of an error."""
-
-CANCELLED: Final = 499
-"""What is counted where the client went away; HTTP has no status for it."""
 
 LONGEST_DETAILS: Final = 2000
 """Bytes of an error's text: it travels in the trailers, which clients bound at 8 KiB."""
@@ -205,7 +202,7 @@ async def _answer(name: str, data: bytes, context: Any, service: Service) -> Any
     request_id = given.decode() if REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
     context.set_trailing_metadata([("x-request-id", request_id)])
     response = method.response()
-    status, code = CANCELLED, "cancelled"
+    status, code = CLIENT_GONE, "cancelled"
     metrics.arrived()
     try:
         if method.guarded:

@@ -33,6 +33,9 @@ REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 TIMEOUT_HEADER: Final = b"x-request-timeout-seconds"
 """Ray Serve's name for it."""
 
+CLIENT_GONE: Final = 499
+"""What is counted where the client went away; HTTP has no status for it."""
+
 _current: App | None = None
 
 
@@ -105,7 +108,7 @@ class Door:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
         metrics.arrived()
-        reply = Reply(b"", 500)
+        reply = Reply(b"", CLIENT_GONE, code="cancelled")
         try:
             call = Call(b"", headers, scope["query_string"], version, request_id=request_id)
             if route.guarded:

@@ -12,7 +12,6 @@ from typing import Final
 
 from ray.serve import metrics as ray_metrics
 
-from mnist_core.predictor import Predictions
 from serve.models import ServedModel
 
 FLUSH_S: Final = 1.0
@@ -29,7 +28,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._requests: Tally[tuple[str, str, str]] = Tally()
-        self._images: Tally[tuple[str, bool]] = Tally()
+        self._images: Tally[tuple[str, str]] = Tally()
         self._batch_sizes: list[float] = []
         self._seconds: dict[str, list[float]] = {"request": [], "queue": [], "decode": [], "inference": []}
         self._version = ""
@@ -38,15 +37,15 @@ class Metrics:
         self._changed_at = self._asked_at = time.monotonic()
         self._ray = _RayMetrics()
 
-    def arrived(self, images: int = 1) -> None:
+    def arrived(self) -> None:
         """A request began to be worked on."""
         self._settle()
-        self._in_flight += images
+        self._in_flight += 1
 
-    def left(self, protocol: str, status: int, code: str, seconds: float, images: int = 1) -> None:
+    def left(self, protocol: str, status: int, code: str, seconds: float) -> None:
         """A request was answered, after so many seconds."""
         self._settle()
-        self._in_flight -= images
+        self._in_flight -= 1
         self._requests[protocol, str(status), code] += 1
         self._sample("request", seconds)
 
@@ -65,26 +64,21 @@ class Metrics:
         self._sample("inference", seconds)
         self._sample("queue", waited_s)
 
-    def decoded(self, images: int, seconds: float) -> None:
+    def decoded(self, seconds: float) -> None:
         """The images of a request were decoded."""
-        if images:
-            self._sample("decode", seconds)
+        self._sample("decode", seconds)
 
-    def answered(self, images: int, predictions: Predictions) -> None:
-        """Images got their digits."""
-        if images == 1:
-            rejected = not predictions.strangeness[0] <= 1
-        else:
-            rejected_count = int(predictions.rejected.sum())
-            self._images[self._version, True] += rejected_count
-            self._images[self._version, False] += images - rejected_count
-            return
-        self._images[self._version, rejected] += 1
+    def answered(self, version: str, images: int, rejected: int) -> None:
+        """A version has given so many images their digits, of which some look like none."""
+        self._images[version, "true"] += rejected
+        self._images[version, "false"] += images - rejected
 
     def serving(self, model: ServedModel) -> None:
         """This is the current model from now on."""
+        if self._version:
+            self._ray.model.set(0, tags={"version": self._version})
         self._version = model.reference
-        self._ray.model.set(1, tags={"version": model.reference})
+        self._ray.model.set(1, tags={"version": self._version})
 
     def flush(self) -> None:
         """Hand over to Ray what was counted since the last time."""
@@ -93,7 +87,7 @@ class Metrics:
         self._requests.clear()
         for (version, rejected), count in self._images.items():
             if count:
-                self._ray.images.inc(count, tags={"version": version, "rejected": str(rejected).lower()})
+                self._ray.images.inc(count, tags={"version": version, "rejected": rejected})
         self._images.clear()
         for size in self._batch_sizes:
             self._ray.batch_size.observe(size)
@@ -134,5 +128,5 @@ class _RayMetrics:
         )
         self.in_flight = ray_metrics.Gauge("mnist_in_flight", description="Requests in work.")
         self.model = ray_metrics.Gauge(
-            "mnist_model", description="1 for the version served last.", tag_keys=("version",)
+            "mnist_model", description="1 for the version that is served, 0 for those before.", tag_keys=("version",)
         )

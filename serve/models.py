@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mnist_core.artifact import Artifact, Manifest
-from mnist_core.errors import MnistError, ModelNotFoundError
+from mnist_core.errors import ArtifactError, MnistError, ModelNotFoundError
 from mnist_core.predictor import Predictions, Predictor, load_predictor
 from mnist_core.registry import current_version, is_reference, list_versions, open_model
 from mnist_core.storage import Storage, open_storage
@@ -85,7 +85,6 @@ class ServedModels:
         self._loading = threading.Lock()
         self._others: OrderedDict[str, ServedModel] = OrderedDict()
         self._refused: str | None = None
-        self.problem: str | None = None
         self.current = self._load(reference)
 
     @property
@@ -126,7 +125,7 @@ class ServedModels:
     def refresh(self) -> bool:
         """Follow the registry's pointer; returns whether another version is served now.
 
-        A version that cannot be loaded is named in ``problem`` and not tried again until the pointer moves.
+        A version that is broken is not tried again until the pointer moves; a storage that does not answer is.
         """
         if not self._follows:
             return False
@@ -134,20 +133,21 @@ class ServedModels:
         try:
             version = current_version(self._storage, self.name)
             if version is None or version == self.current.version:
-                self._refused = self.problem = None
+                self._refused = None
                 return False
             if version == self._refused:
                 return False
             model = self.open(version)
         except MnistError as err:
-            self._refused, self.problem = version, str(err)
+            if isinstance(err, ArtifactError):
+                self._refused = version
             logger.error("goes on serving %s: %s", self.current.reference, err)
             return False
         before, self.current = self.current, model
         with self._loading:
             self._others.pop(version, None)
             self._keep(before)
-        self._refused = self.problem = None
+        self._refused = None
         logger.warning("serves %s, no longer %s", model.reference, before.reference)
         return True
 

@@ -6,9 +6,7 @@ makes it an error, which names all that are bad.
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Final
@@ -29,7 +27,7 @@ from serve.http_errors import headers_of, status_of
 from serve.openapi import TFS_DOCS
 from serve.predict import decode_base64
 from serve.routing import Route
-from serve.service import Service, decode_files
+from serve.service import Service
 
 PREFIX: Final = "/v1"
 SIGNATURE: Final = "serving_default"
@@ -209,10 +207,8 @@ def _flatten(value: Any) -> list[Any]:
 
 
 async def _decode(files: dict[int, bytes], pixels: npt.NDArray[np.uint8], name: str, service: Service) -> None:
-    """Put what is in files among the pixels; decoded aside, so that the loop stays free."""
-    started = time.monotonic()
-    decoded, found = await asyncio.to_thread(decode_files, list(files.values()), service.limits)
-    service.metrics.decoded(len(files), time.monotonic() - started)
+    """Put what is in files among the pixels."""
+    decoded, found = await service.decode(list(files.values()))
     positions = list(files)
     if found:
         raise ImageError(_name_bad({positions[index]: err for index, err in found.items()}, name))

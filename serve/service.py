@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mnist_core.config_serve import ServeConfig
 from mnist_core.engines import usable_cpus
-from mnist_core.errors import DeadlineError, ImageBlankError, ImageError, RequestTooLargeError
+from mnist_core.errors import ImageBlankError, ImageError, RequestTooLargeError
 from mnist_core.images import ImageLimits, decode_image, prepare_images
 from mnist_core.predictor import Predictions
 from mnist_core.splits import IMAGE_SIZE
@@ -27,9 +27,7 @@ from serve.metrics import FLUSH_S, Metrics
 from serve.models import ServedModel, ServedModels
 
 FOLLOW_INTERVAL_S: Final = 1.0
-"""How often the registry's pointer is read, and the file with the API keys."""
-
-_NO_IMAGES: Final = np.empty((0, *IMAGE_SIZE), np.uint8)
+"""How often the registry's pointer is read."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +74,9 @@ class Service:
         )
         self._keys = ApiKeys(config.api_key_file)
         self._decoders = ThreadPoolExecutor(max(1, usable_cpus()), "decoder")
-        self._engines = ThreadPoolExecutor(config.threads, "engine")
-        self.batcher = Batcher(self._engines, config.max_batch_size, config.max_queue_images, 1, self.metrics)
+        # One thread: a batch has all threads of the engine.
+        self._engine = ThreadPoolExecutor(1, "engine")
+        self.batcher = Batcher(self._engine, config.max_batch_size, config.max_queue_images, self.metrics)
         self.access_log = AccessLog(config.access_log)
         loop = asyncio.get_running_loop()
         self._background = [
@@ -136,44 +135,35 @@ class Service:
         self.check_count(len(images))
         model = self.models.loaded(version) or await self.model(version)
         images, blank = prepare_images(images)
-        predictions = await self._predict(images, model, deadline)
         errors: dict[int, ImageError] = {}
         if blank.any():
             for index in np.flatnonzero(blank).tolist():
                 errors[index] = ImageBlankError("expected a digit, found an image without ink")
-        return Answer(model, images, predictions, errors)
+        return await self._answer(images, errors, model, deadline)
 
     async def classify_files(self, files: Sequence[bytes], version: str | None, deadline: float) -> Answer:
-        """Classify encoded images; decoded aside, so that the loop stays free.
-
-        Args:
-            files: PNG, JPEG, BMP, GIF, WebP or TIFF.
-            version: Of the model; None for the current one.
-            deadline: By ``time.monotonic``.
-
-        Raises:
-            DeadlineError: The time was over.
-            ModelNotFoundError: There is no such version.
-            OverloadedError: Too many images wait.
-            RequestTooLargeError: These are too many.
-        """
+        """Classify encoded images: PNG, JPEG, BMP, GIF, WebP or TIFF. All else as in ``classify_pixels``."""
         self.check_count(len(files))
         model = self.models.loaded(version) or await self.model(version)
-        loop = asyncio.get_running_loop()
-        started = time.monotonic()
-        pixels, errors = await loop.run_in_executor(self._decoders, decode_files, files, self.limits)
-        self.metrics.decoded(len(files), time.monotonic() - started)
-        if time.monotonic() > deadline:
-            raise DeadlineError("the request's time was over when its images were decoded")
-        predictions = await self._predict(pixels, model, deadline)
-        return Answer(model, pixels, predictions, errors)
+        pixels, errors = await self.decode(files)
+        return await self._answer(pixels, errors, model, deadline)
 
-    async def _predict(self, images: npt.NDArray[np.uint8], model: ServedModel, deadline: float) -> Predictions:
-        if not len(images):
-            return model.predict(_NO_IMAGES)
-        predictions = await self.batcher.predict(images, model, deadline)
-        self.metrics.answered(len(images), predictions)
-        return predictions
+    async def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
+        """Decode images as ``decode_files`` does, aside, so that the loop stays free."""
+        started = time.monotonic()
+        decoded = await asyncio.get_running_loop().run_in_executor(self._decoders, decode_files, files, self.limits)
+        self.metrics.decoded(time.monotonic() - started)
+        return decoded
+
+    async def _answer(
+        self, pixels: npt.NDArray[np.uint8], errors: dict[int, ImageError], model: ServedModel, deadline: float
+    ) -> Answer:
+        predictions = await self.batcher.predict(pixels, model, deadline)
+        rejected = predictions.rejected
+        if errors:
+            rejected = np.delete(rejected, list(errors))
+        self.metrics.answered(model.reference, len(rejected), int(np.count_nonzero(rejected)))
+        return Answer(model, pixels, predictions, errors)
 
     async def close(self) -> None:
         """Let go of what a replica holds."""
@@ -182,7 +172,7 @@ class Service:
         self.metrics.flush()
         self.access_log.flush()
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._engines.shutdown(wait=False, cancel_futures=True)
+        self._engine.shutdown(wait=False, cancel_futures=True)
 
     def failed(self, request_id: str, err: Exception) -> None:
         """Note what went wrong by our fault; who asked is only told the request's id."""

@@ -54,7 +54,7 @@ def run(scenario, *, max_batch=64, max_queue=1000):
     async def main():
         with ThreadPoolExecutor(1, "engine") as threads:
             model, notes = Echo(), Notes()
-            await scenario(Batcher(threads, max_batch, max_queue, 1, notes), model, notes)
+            await scenario(Batcher(threads, max_batch, max_queue, notes), model, notes)
 
     asyncio.run(asyncio.wait_for(main(), 20))
 

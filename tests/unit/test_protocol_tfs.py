@@ -33,11 +33,15 @@ class StubService(Service):
     def __init__(self, **config: Any) -> None:
         self.config = ServeConfig(storage="storage", **config)
         self.limits = ImageLimits()
-        self.metrics: Any = types.SimpleNamespace(decoded=lambda *_: None)
+        self.metrics: Any = types.SimpleNamespace(decoded=lambda *_: None, answered=lambda *_: None)
+        self.batcher: Any = types.SimpleNamespace(predict=self._predict)
+        self._decoders: Any = None  # those of the event loop
         self.models: Any = types.SimpleNamespace(name="mnist", loaded=self._loaded, open=self._open)
 
     def _loaded(self, version):
-        return types.SimpleNamespace(name="mnist", version=version or "2") if version in (None, "1", "2") else None
+        if version not in (None, "1", "2"):
+            return None
+        return types.SimpleNamespace(name="mnist", version=version or "2", reference=f"mnist/{version or 2}")
 
     def _open(self, version):
         raise ModelNotFoundError(f"model 'mnist' has no version {version!r}")
