@@ -12,12 +12,13 @@ import json
 import os
 import platform
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,3 +222,29 @@ def _wait_until_gone(process: subprocess.Popen[bytes], running: Command) -> None
     deadline = time.monotonic() + EXIT_GRACE_S
     while (process.poll() is None or running.processes()) and time.monotonic() < deadline:
         time.sleep(POLL_S)
+
+
+def peers_python(name: str) -> str:
+    """Python of the environment with these peers, which is made if it is not there yet or no longer right.
+
+    Args:
+        name: ``requirements-NAME.txt`` says what is in it.
+    """
+    requirements, folder = PEERS / f"requirements-{name}.txt", Path(sys.prefix, f"peers-{name}")
+    stamp, python = folder / "requirements.txt", folder / "bin" / "python"
+    if not stamp.exists() or stamp.read_text() != requirements.read_text():
+        print(f"installing the peers into {folder}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        quiet = ["--quiet", "--disable-pip-version-check"]
+        subprocess.run([str(python), "-m", "pip", "install", *quiet, "-r", str(requirements)], check=True)
+        stamp.write_text(requirements.read_text())
+    return str(python)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on; all found before any is let go, so that they differ."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

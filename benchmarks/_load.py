@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from _common import PEERS, started
+from _common import started
 
 BENCH_ENDPOINT = [sys.executable, "-m", "jobs.cli", "bench-endpoint"]
 
@@ -102,27 +101,3 @@ def bench_endpoint(url: str, folder: Path, **options: Any) -> Measured:
         raise RuntimeError(f"{url}: of {result['requests']} requests failed: {result['errors']}")
     latency = result["latency_ms"]
     return Measured(result["requests_per_s"], latency["p50"], latency["p99"])
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def peers_python(name: str) -> str:
-    """Python of the environment with these peers, which is made if it is not there yet or no longer right.
-
-    Args:
-        name: ``requirements-NAME.txt`` says what is in it.
-    """
-    requirements, folder = PEERS / f"requirements-{name}.txt", Path(sys.prefix, f"peers-{name}")
-    stamp, python = folder / "requirements.txt", folder / "bin" / "python"
-    if not stamp.exists() or stamp.read_text() != requirements.read_text():
-        print(f"installing the peers into {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        quiet = ["--quiet", "--disable-pip-version-check"]
-        subprocess.run([str(python), "-m", "pip", "install", *quiet, "-r", str(requirements)], check=True)
-        stamp.write_text(requirements.read_text())
-    return str(python)

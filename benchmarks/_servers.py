@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import PEERS, Command, started
-from _load import Body, free_port, peers_python
+from _common import PEERS, Command, free_ports, peers_python, started
+from _load import Body
 
 SERVERS = ("ours", "fastapi", "ray", "litserve", "bentoml")
 OWN_ENVIRONMENT = ("litserve", "bentoml")
@@ -48,7 +48,7 @@ def command(name: str, port: int, folder: Path) -> tuple[list[str], dict[str, st
 @contextmanager
 def serving(name: str, folder: Path) -> Iterator[tuple[str, Command]]:
     """A server for as long as the block runs; gives its address once it answers."""
-    port = free_port()
+    (port,) = free_ports(1)
     words, variables = command(name, port, folder)
     with started(words, folder, **variables) as running:
         url = f"http://127.0.0.1:{port}"

@@ -19,7 +19,6 @@ instructions for them (AVX-512 VNNI, AMX); the versions of AVX2 before have none
 from __future__ import annotations
 
 import importlib.metadata
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from _common import (
     make_parser,
     make_row,
     median_ratio,
+    peers_python,
     print_report,
     started,
 )
@@ -44,21 +44,7 @@ SIZES = (1, 64, 1024)
 FLOAT_PEERS = ("litert", "onnxruntime", "openvino")
 OWN_ENVIRONMENT = ("onnxruntime", "openvino")
 ENGINES = ("ours", "ours-int8", "litert", "litert-int8", "onnxruntime", "openvino")
-REQUIREMENTS = PEERS / "requirements-engines.txt"
 BOUND = 0.9
-
-
-def peers_python() -> str:
-    """Python of the environment with the peers, which is made if it is not there yet or no longer right."""
-    folder = Path(sys.prefix, "peers-engines")
-    stamp, python = folder / "requirements.txt", folder / "bin" / "python"
-    if not stamp.exists() or stamp.read_text() != REQUIREMENTS.read_text():
-        print(f"installing the peers into {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        quiet = ["--quiet", "--disable-pip-version-check"]
-        subprocess.run([str(python), "-m", "pip", "install", *quiet, "-r", str(REQUIREMENTS)], check=True)
-        stamp.write_text(REQUIREMENTS.read_text())
-    return str(python)
 
 
 def make_model(network: str, engines: Sequence[str], folder: Path) -> None:
@@ -67,13 +53,13 @@ def make_model(network: str, engines: Sequence[str], folder: Path) -> None:
     with started(export, folder, PYTHONPATH=str(ROOT)) as command:
         command.wait()
     if set(engines) & set(OWN_ENVIRONMENT):
-        with started([peers_python(), str(PEERS / "engine_onnx.py"), str(folder)], folder) as command:
+        with started([peers_python("engines"), str(PEERS / "engine_onnx.py"), str(folder)], folder) as command:
             command.wait()
 
 
 def measure(engine: str, sizes: Sequence[int], seconds: float, folder: Path) -> dict[str, Any]:
     """What peers/engine_run.py says of an engine."""
-    python = peers_python() if engine in OWN_ENVIRONMENT else sys.executable
+    python = peers_python("engines") if engine in OWN_ENVIRONMENT else sys.executable
     arguments = [engine, str(folder), str(seconds), *map(str, sizes)]
     with started([python, str(PEERS / "engine_run.py"), *arguments], folder, PYTHONPATH=str(ROOT)) as command:
         return command.result()
@@ -112,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def peer_versions() -> dict[str, str]:
     """The versions of the engines."""
-    pins = dict(line.split("==") for line in REQUIREMENTS.read_text().splitlines() if "==" in line)
+    lines = (PEERS / "requirements-engines.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
     own = {name: pins[name] for name in OWN_ENVIRONMENT}
     return {"ai-edge-litert": importlib.metadata.version("ai-edge-litert"), **own}
 

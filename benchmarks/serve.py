@@ -43,10 +43,11 @@ from _common import (
     make_parser,
     make_row,
     median_ratio,
+    peers_python,
     print_report,
     started,
 )
-from _load import bench_endpoint, closed_loop, peers_python, wrk_version
+from _load import bench_endpoint, closed_loop, wrk_version
 from _servers import OWN_ENVIRONMENT, SERVERS, ask, body_of, memory_mb, serving
 from score import make_model
 

@@ -20,7 +20,6 @@ sides. A rate over less than 8 s of training is not steady, and is warned of: ta
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from _common import (
     MNIST_TRAIN,
     PEERS,
     at_least,
+    free_ports,
     interleave,
     make_parser,
     make_row,
@@ -69,7 +69,7 @@ def keras_fit(dataset: Path, epochs: int, folder: Path) -> float:
 def tf_keras(dataset: Path, epochs: int, folder: Path) -> float:
     """Rate of Keras 2 under the strategy, two processes together."""
     command = [sys.executable, str(PEERS / "tf_keras_worker.py"), str(dataset), str(epochs), str(HALF)]
-    cluster = {"worker": _free_addresses(2)}
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     with ExitStack() as stack:
         workers = []
         for rank in range(2):
@@ -118,15 +118,6 @@ def _rate(images: int, seconds: Sequence[float]) -> float:
     if sum(steady) < STEADY_S:
         print(f"warning: measured over {sum(steady):.1f} s only, expected {STEADY_S:g} s or more", file=sys.stderr)
     return images * len(steady) / sum(steady)
-
-
-def _free_addresses(count: int) -> list[str]:
-    """Addresses on this machine; all found before any is let go, so that they differ."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
 
 
 if __name__ == "__main__":

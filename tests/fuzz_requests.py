@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import orjson
 from fuzz_images import mutate, valid_files
+from untrained import untrained_storage
 
 PIXELS = 255 - np.tri(28, k=3, dtype=np.uint8).T * np.uint8(200)
 KINDS = ("image/png", "application/octet-stream", "application/json", "multipart/form-data; boundary=cut", "", "text/x")
@@ -107,21 +108,6 @@ def in_process(storage: str, **config: Any) -> Iterator[tuple[asyncio.Runner, Cl
             yield runner, Client(build_app(service))
         finally:
             runner.run(service.close())
-
-
-def publish_model(folder: Path) -> str:
-    """Publish an untrained model as ``mnist/1``; returns the storage's URI."""
-    from mnist_core.artifact import publish_artifact
-    from mnist_core.export import export_model
-    from mnist_core.model import build_training_network
-    from mnist_core.registry import promote
-    from mnist_core.storage import open_storage
-
-    storage = open_storage(str(folder))
-    files = export_model(build_training_network("convnet", dropout=0.5, precision="float32", seed=1))
-    about: dict[str, Any] = {"config": {}, "dataset": {}, "metrics": {}, "libraries": {}}
-    promote(storage, "mnist", publish_artifact(storage, "mnist", files, run_id="run", **about).version)
-    return storage.uri
 
 
 def multipart(*files: bytes) -> bytes:
@@ -231,7 +217,7 @@ def main() -> int:
     parser.add_argument("--storage", help="with a model mnist/1")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        return fuzz(options.storage or publish_model(Path(folder)), options.requests, options.seed)
+        return fuzz(options.storage or untrained_storage(Path(folder)), options.requests, options.seed)
 
 
 def fuzz(storage: str, num_requests: int, seed: int) -> int:

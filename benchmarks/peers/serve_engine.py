@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from engine_run import measure
 
 
 class Engine:
@@ -75,15 +75,6 @@ def main(way: str, folder: Path, threads: int, size: int, seconds: float) -> Non
     images = np.random.default_rng(0).integers(0, 256, (size, 28, 28), dtype=np.uint8)
     rate = measure(run, images, seconds / 4) and measure(run, images, seconds)
     print(json.dumps({"images_per_s": rate}))
-
-
-def measure(run: Callable[[Any], Any], images: Any, seconds: float) -> float:
-    """Images per second."""
-    count, started = 0, time.perf_counter()
-    while (passed := time.perf_counter() - started) < seconds or not count:
-        run(images)
-        count += len(images)
-    return count / passed
 
 
 if __name__ == "__main__":

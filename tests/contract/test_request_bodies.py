@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from fuzz_requests import KINDS, Request, complaint, in_process, multipart, publish_model, spoil, valid_requests
+from fuzz_requests import KINDS, Request, complaint, in_process, multipart, spoil, valid_requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,15 +59,9 @@ Post = Callable[[Request], tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A storage with the model ``mnist/1``."""
-    return publish_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def post(storage: str) -> Iterator[Post]:
+def post(model_storage: str) -> Iterator[Post]:
     """Sends a request to the application in this process: status and body of the answer."""
-    with in_process(storage) as (runner, client):
+    with in_process(model_storage) as (runner, client):
         yield lambda request: runner.run(client.post(request))[:2]
 
 
@@ -148,7 +142,7 @@ def test_good_requests_still_get_their_answers(post: Post):
     assert [post(request) for request in VALID] == before
 
 
-def test_a_body_that_is_too_long_is_refused_even_if_its_length_was_not_told(storage: str):
-    with in_process(storage, max_body_bytes=1000) as (runner, client):
+def test_a_body_that_is_too_long_is_refused_even_if_its_length_was_not_told(model_storage: str):
+    with in_process(model_storage, max_body_bytes=1000) as (runner, client):
         for path in PATHS:
             assert runner.run(client.post(Request(path, "application/json", b" " * 1001)))[0] == 413

@@ -8,39 +8,24 @@ environment at first use.
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from fuzz_requests import publish_model
+from own_environment import environment
 from serving import serving
 
 pytestmark = pytest.mark.ray
 
 HERE = Path(__file__).parent
-REQUIREMENTS = HERE / "requirements-schemathesis.txt"
 KEY = "key-of-the-tests"
 
 
-@pytest.fixture(scope="module")
-def schemathesis() -> str:
-    """The command, whose environment is made if it is not there yet or no longer right."""
-    folder = Path(sys.prefix, "schemathesis")
-    stamp = folder / "requirements.txt"
-    if not stamp.exists() or stamp.read_text() != REQUIREMENTS.read_text():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        quiet = ["--quiet", "--disable-pip-version-check"]
-        subprocess.run([str(folder / "bin" / "pip"), "install", *quiet, "-r", str(REQUIREMENTS)], check=True)
-        stamp.write_text(REQUIREMENTS.read_text())
-    return str(folder / "bin" / "schemathesis")
-
-
-def test_schemathesis_finds_nothing(schemathesis: str, tmp_path: Path):
+def test_schemathesis_finds_nothing(model_storage: str, tmp_path: Path):
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n")
-    storage = publish_model(tmp_path / "storage")
-    with serving(storage, tmp_path, "--api-key-file", str(keys)) as endpoint:
-        command = [schemathesis, "--config-file", str(HERE / "schemathesis.toml"), "run"]
+    with serving(model_storage, tmp_path, "--api-key-file", str(keys)) as endpoint:
+        program = str(environment("schemathesis") / "schemathesis")
+        command = [program, "--config-file", str(HERE / "schemathesis.toml"), "run"]
         command += [f"{endpoint.http}/openapi.json", "--header", f"Authorization: Bearer {KEY}"]
         done = subprocess.run(
             [*command, "--max-examples", "8", "--seed", "1", "--no-shrink"],

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from own_environment import environment
 from PIL import Image
 from serving import Endpoint, serving
 
@@ -26,21 +26,7 @@ from mnist_core.storage import open_storage
 pytestmark = pytest.mark.ray
 
 HERE = Path(__file__).parent
-REQUIREMENTS = HERE / "requirements-tritonclient.txt"
 OUTPUTS = ("probabilities", "digit", "confidence", "rejected")
-
-
-@pytest.fixture(scope="module")
-def client_python() -> str:
-    """Python of the environment with the client, which is made if it is not there yet or no longer right."""
-    folder = Path(sys.prefix, "tritonclient")
-    stamp, python = folder / "requirements.txt", folder / "bin" / "python"
-    if not stamp.exists() or stamp.read_text() != REQUIREMENTS.read_text():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        quiet = ["--quiet", "--disable-pip-version-check"]
-        subprocess.run([str(python), "-m", "pip", "install", *quiet, "-r", str(REQUIREMENTS)], check=True)
-        stamp.write_text(REQUIREMENTS.read_text())
-    return str(python)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +50,7 @@ def expected(model_storage: str, images: np.ndarray) -> Predictions:
 
 @pytest.fixture(scope="module")
 def answers(
-    client_python: str, endpoint: Endpoint, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+    endpoint: Endpoint, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """What the client was told, and the arrays that it got by way and output."""
     folder = tmp_path_factory.mktemp("client")
@@ -74,7 +60,13 @@ def answers(
         row[: len(file)] = np.frombuffer(file, np.uint8)
     np.savez(folder / "inputs.npz", images=images, files=files, lengths=[len(file) for file in encoded])
     addresses = [urlsplit(endpoint.http).netloc, endpoint.ready["grpc"]]
-    command = [client_python, HERE / "tritonclient_process.py", *addresses, folder / "inputs.npz", folder / "out.npz"]
+    command = [
+        environment("tritonclient") / "python",
+        HERE / "tritonclient_process.py",
+        *addresses,
+        folder / "inputs.npz",
+        folder / "out.npz",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[str, np.ndarray]] = {}

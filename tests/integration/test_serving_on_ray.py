@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 import pytest
 from serving import poll, serving
+from untrained import publish_untrained
 
-from mnist_core.artifact import publish_artifact
 from mnist_core.config_serve import ServeConfig
 from mnist_core.predictor import load_predictor
 from mnist_core.registry import open_model, promote, rollback
@@ -108,16 +108,6 @@ def probabilities(answer):
     return np.array([each["probabilities"] for each in answer["predictions"]], np.float32)
 
 
-def publish(storage, seed):
-    from mnist_core.export import export_model
-    from mnist_core.model import build_training_network
-
-    network = build_training_network("convnet", dropout=0.5, precision="float32", seed=seed)
-    return publish_artifact(
-        storage, "mnist", export_model(network), run_id=f"run{seed}", config={}, dataset={}, metrics={}, libraries={}
-    ).version
-
-
 def test_endpoint_and_predictor_agree_bit_for_bit(endpoint, storage):
     files = open_model(open_storage(storage), "mnist").files
     expected = load_predictor(files, device="cpu").predict(PIXELS).probabilities
@@ -163,7 +153,7 @@ def test_nothing_that_serves_listens_beyond_loopback(endpoint):
 
 def test_a_promoted_model_is_served_in_seconds_under_load_without_a_failed_request(endpoint, storage):
     storage = open_storage(storage)
-    version = publish(storage, 2)
+    version = publish_untrained(storage, 2)
     with Load(endpoint, 4) as load:
         load.more()
         promote(storage, "mnist", version)
@@ -178,12 +168,12 @@ def test_a_promoted_model_is_served_in_seconds_under_load_without_a_failed_reque
 
 def test_a_broken_model_is_refused_and_the_old_one_goes_on(endpoint, storage):
     storage = open_storage(storage)
-    version = publish(storage, 3)
+    version = publish_untrained(storage, 3)
     with Load(endpoint, 2) as load:
         load.more()
         promote(storage, "mnist", version)
         poll(lambda: endpoint.predict(PIXELS[0].tobytes())["model_version"] == f"mnist/{version}", 20)
-        broken = publish(storage, 4)
+        broken = publish_untrained(storage, 4)
         promote(storage, "mnist", broken)
         # Promotion verifies, so the damage comes after it; replicas verify again.
         path = storage.path(f"models/mnist/{broken}/model.tflite")
