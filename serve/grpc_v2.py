@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from mnist_core.errors import RequestError, RequestTooLargeError
 from serve import v2_core
 from serve.calls import Call, Reply
+from serve.http_errors import describe_error
 from serve.lane import CLIENT_GONE, REQUEST_ID
 from serve.protos import inference_pb2
 from serve.service import Service
@@ -211,7 +212,7 @@ async def _answer(name: str, data: bytes, context: Any, service: Service) -> Any
         response = await method.handler(request, service, started + service.config.request_timeout_s)
         status, code = 200, ""
     except Exception as err:
-        status, code, message = v2_core.describe_error(err, request_id)
+        status, code, message = describe_error(err, request_id)
         if status == 500:
             service.failed(request_id, err)
         context.set_code(STATUS_CODES[status])

@@ -55,10 +55,22 @@ def headers_of(status: int) -> tuple[tuple[bytes, bytes], ...]:
     return _HEADERS.get(status, ())
 
 
-def error_reply(err: Exception, request_id: str) -> Reply:
-    """Answer with an error; what is our fault is told in the log only."""
+def describe_error(err: Exception, request_id: str) -> tuple[int, str, str]:
+    """HTTP status, code and message of an error; what is our fault is told in the log only."""
     status = status_of(err)
-    code = err.code if isinstance(err, MnistError) and status != 500 else "internal"
-    message = str(err) if status != 500 else "the server failed; its log has the reason under this request_id"
+    if status == 500 or not isinstance(err, MnistError):
+        return 500, "internal", f"the server failed; its log has the reason under the request id {request_id}"
+    return status, err.code, str(err)
+
+
+def error_reply(err: Exception, request_id: str) -> Reply:
+    """Answer with an error as our own protocol tells it."""
+    status, code, message = describe_error(err, request_id)
     error = {"code": code, "message": message, "request_id": request_id}
     return json_reply({"error": error}, status, headers_of(status), code)
+
+
+def plain_error_reply(err: Exception, request_id: str) -> Reply:
+    """Answer with an error as V2 and TensorFlow Serving tell it: its message and no more."""
+    status, code, message = describe_error(err, request_id)
+    return json_reply({"error": message}, status, headers_of(status), code)

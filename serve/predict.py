@@ -8,7 +8,6 @@ request's error.
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -19,10 +18,10 @@ from mnist_core.splits import IMAGE_SIZE
 from serve.calls import Call, Reply, json_reply, read_json
 from serve.multipart import read_files
 from serve.openapi import PREDICT_DOCS
+from serve.pixels import PIXELS, decode_base64
 from serve.routing import Route
 from serve.service import Answer, Service
 
-PIXELS: Final = IMAGE_SIZE[0] * IMAGE_SIZE[1]
 EXPECTED: Final = (
     "an image (image/*), 784 raw bytes an image (application/octet-stream), several files (multipart/form-data) or "
     '{"images": [base64, ...]} (application/json)'
@@ -70,20 +69,6 @@ def _read_base64(body: bytes, service: Service) -> list[bytes]:
         raise RequestError('body: expected {"images": [base64, ...]} with one image at least')
     service.check_count(len(images))
     return [decode_base64(image, f"images[{index}]") for index, image in enumerate(images)]
-
-
-def decode_base64(text: Any, where: str) -> bytes:
-    """Decode base64.
-
-    Raises:
-        RequestError: It is none; ``where`` says which.
-    """
-    if not isinstance(text, str):
-        raise RequestError(f"{where}: received {type(text).__name__}, expected a base64 string")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as err:
-        raise RequestError(f"{where}: received no base64 ({err}); encode the file's bytes in one line") from err
 
 
 def _describe(answer: Answer, call: Call) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from mnist_core.errors import (
 )
 from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
 from serve.calls import Call, Reply, json_reply, read_json
-from serve.http_errors import headers_of, status_of
+from serve.http_errors import plain_error_reply
 from serve.openapi import TFS_DOCS
-from serve.predict import decode_base64
+from serve.pixels import PIXELS, decode_base64, group_reasons, name_positions, scale_pixels, to_float32
 from serve.routing import Route
 from serve.service import Service
 
@@ -35,11 +35,10 @@ INPUT: Final = "image"
 """The only input."""
 
 EXPECTED: Final = (
-    f"{IMAGE_SIZE[0]} rows of {IMAGE_SIZE[1]} numbers, {IMAGE_SIZE[0] * IMAGE_SIZE[1]} numbers, "
+    f"{IMAGE_SIZE[0]} rows of {IMAGE_SIZE[1]} numbers, {PIXELS} numbers, "
     f'{{"b64": "an image file"}} or {{"{INPUT}": one of these}}'
 )
 _ROWS, _COLUMNS = IMAGE_SIZE
-_PIXELS: Final = _ROWS * _COLUMNS
 _MOST_REASONS: Final = 3
 _LONGEST_KEY: Final = 40
 _OUTPUTS: Final[dict[str, tuple[str, *tuple[int, ...]]]] = {
@@ -101,15 +100,6 @@ async def metadata(call: Call, service: Service) -> Reply:
     )
 
 
-def error(err: Exception, request_id: str) -> Reply:
-    """Answer with an error as TensorFlow Serving does; what is our fault is told in the log only."""
-    number = status_of(err)
-    if number == 500 or not isinstance(err, MnistError):
-        line = f"the server failed; its log has the reason under the request id {request_id}"
-        return json_reply({"error": line}, 500, code="internal")
-    return json_reply({"error": str(err)}, number, headers_of(number), err.code)
-
-
 def no_such_path(path: str, service: Service) -> MnistError:
     """What to answer to a path below ``PREFIX`` that has no route: most often, the model is another."""
     name = service.models.name
@@ -144,7 +134,7 @@ def _find_images(body: bytes, most_images: int) -> tuple[str, list[Any]]:
 
 def _read_images(images: list[Any], name: str) -> tuple[npt.NDArray[np.uint8], dict[int, bytes]]:
     """Pixels, uint8 (N, 28, 28), zeros where an image came as a file; and the files by position."""
-    pixels = np.zeros((len(images), _PIXELS), np.uint8)
+    pixels = np.zeros((len(images), PIXELS), np.uint8)
     files: dict[int, bytes] = {}
     errors: dict[int, str] = {}  # an exception would keep this frame, and that its errors, in a circle
     for index, image in enumerate(images):
@@ -177,20 +167,16 @@ def read_pixels(value: Any) -> npt.NDArray[np.uint8]:
     if not kinds <= {int, float}:  # a bool is none, though Python says so
         received = " and ".join(sorted(_JSON_NAMES[kind] for kind in kinds - {int, float}))
         raise RequestError(f"received {received} among the pixels, expected numbers")
-    lowest, highest = min(numbers), max(numbers)
-    if lowest < 0 or highest > 255:
-        raise RequestError(f"received pixels of {lowest:g} to {highest:g}, expected 0 to 255, or 0 to 1")
-    scale = 255 if highest <= 1 else 1
-    if kinds == {int}:
-        return np.frombuffer(bytes(numbers), np.uint8) * np.uint8(scale)
-    pixels: npt.NDArray[np.float64] = np.rint(np.array(numbers) * scale)
-    return pixels.astype(np.uint8)
+    pixels, fits = scale_pixels(to_float32(numbers)[None])
+    if not fits[0]:
+        raise RequestError(f"received pixels of {min(numbers):g} to {max(numbers):g}, expected 0 to 255, or 0 to 1")
+    return np.asarray(pixels[0])
 
 
 def _flatten(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise RequestError(f"received {_short(value)}, expected {EXPECTED}")
-    if len(value) == _PIXELS:
+    if len(value) == PIXELS:
         return value
     if len(value) != _ROWS:
         raise RequestError(f"received a list of {len(value)}, expected {EXPECTED}")
@@ -217,24 +203,11 @@ async def _decode(files: dict[int, bytes], pixels: npt.NDArray[np.uint8], name: 
 
 def _name_bad(errors: Mapping[int, Exception | str], name: str) -> str:
     """Name all images that are bad, and the first few reasons."""
-    positions: dict[str, list[int]] = {}
-    for index, err in sorted(errors.items()):
-        positions.setdefault(str(err), []).append(index)
-    told = [f"{name}[{_ranges(each)}]: {reason}" for reason, each in [*positions.items()][:_MOST_REASONS]]
+    positions = group_reasons(errors)
+    told = [f"{name}[{name_positions(each)}]: {reason}" for reason, each in [*positions.items()][:_MOST_REASONS]]
     if rest := sorted(chain.from_iterable([*positions.values()][_MOST_REASONS:])):
-        told.append(f"{name}[{_ranges(rest)}]: bad for other reasons")
+        told.append(f"{name}[{name_positions(rest)}]: bad for other reasons")
     return "; ".join(told)
-
-
-def _ranges(positions: list[int]) -> str:
-    """``0, 4-7``: positions, ascending."""
-    runs: list[list[int]] = []
-    for position in positions:
-        if runs and position == runs[-1][1] + 1:
-            runs[-1][1] = position
-        else:
-            runs.append([position, position])
-    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
 
 
 def _short(value: Any) -> str:
@@ -273,6 +246,6 @@ _OPERATIONS: Final = (
 )
 
 ROUTES: Final = tuple(
-    Route(method, path, handler, "tfs", summary, error, docs=TFS_DOCS[method, path])
+    Route(method, path, handler, "tfs", summary, plain_error_reply, docs=TFS_DOCS[method, path])
     for method, path, handler, summary in _OPERATIONS
 )

@@ -22,9 +22,9 @@ from mnist_core.errors import (
 )
 from serve import calls, v2_core
 from serve.calls import Call, Reply, json_reply
-from serve.http_errors import headers_of
+from serve.http_errors import plain_error_reply
 from serve.openapi import V2_DOCS
-from serve.predict import PIXELS
+from serve.pixels import PIXELS
 from serve.routing import Handler, Route
 from serve.service import Answer, Service
 from serve.v2_tensors import INPUT, OUTPUTS, Images, count_images, read_binary, read_json, shown
@@ -84,12 +84,6 @@ async def model_ready(call: Call, service: Service) -> Reply:
     """Answer for one version when it is loaded, verified and warm, which is done now if need be."""
     model = await service.model(call.version)
     return json_reply({"name": model.name, "ready": True})
-
-
-def error(err: Exception, request_id: str) -> Reply:
-    """Tell an error as V2 does."""
-    status, code, message = v2_core.describe_error(err, request_id)
-    return json_reply({"error": message}, status, headers_of(status), code)
 
 
 def no_such_path(path: str, service: Service) -> MnistError:
@@ -227,7 +221,7 @@ def _reply(answer: Answer, identifier: str | None, outputs: list[tuple[str, bool
 
 def _route(method: str, path: str, handler: Handler, summary: str, guarded: bool = True) -> Route:
     path = PREFIX + path
-    return Route(method, path, handler, "v2", summary, error, guarded, V2_DOCS[method, path])
+    return Route(method, path, handler, "v2", summary, plain_error_reply, guarded, V2_DOCS[method, path])
 
 
 ROUTES: Final = (

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final
 
-from mnist_core.errors import ImageError, MnistError, ModelNotFoundError, RequestError
-from serve.http_errors import status_of
+from mnist_core.errors import ImageError, ModelNotFoundError, RequestError
+from serve.pixels import group_reasons
 from serve.service import Answer, Service
 from serve.v2_tensors import INPUT, OUTPUTS, Images, name_images, shown
 
@@ -111,19 +111,8 @@ async def classify(service: Service, images: Images, version: str | None, deadli
     return answer
 
 
-def describe_error(err: Exception, request_id: str) -> tuple[int, str, str]:
-    """HTTP status, code and message of an error; what is our fault is told in the log only."""
-    status = status_of(err)
-    if status == 500 or not isinstance(err, MnistError):
-        return 500, "internal", f"the server failed; its log has the reason under the request id {request_id}"
-    return status, err.code, str(err)
-
-
 def _describe_bad(errors: dict[int, ImageError], count: int) -> str:
-    positions: dict[str, list[int]] = {}
-    for index, err in sorted(errors.items()):
-        positions.setdefault(str(err), []).append(index)
-    reasons = "; ".join(f"{name_images(each)}: {reason}" for reason, each in positions.items())
+    reasons = "; ".join(f"{name_images(each)}: {reason}" for reason, each in group_reasons(errors).items())
     good = count - len(errors)
     return f"{reasons}; send the other {good} without {'it' if len(errors) == 1 else 'them'}" if good else reasons
 

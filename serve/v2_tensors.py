@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mnist_core.errors import RequestError
 from mnist_core.predictor import Predictions
 from mnist_core.splits import IMAGE_SIZE, NUM_CLASSES
-from serve.predict import PIXELS, decode_base64
+from serve.pixels import PIXELS, decode_base64, name_positions, scale_pixels, to_float32
 
 INPUT: Final = "images"
 """The only input: pixels, or encoded files as BYTES."""
@@ -146,7 +146,7 @@ def read_json(datatype: str, shape: list[int], data: Any, where: str) -> Images:
         except (ValueError, OverflowError) as err:
             raise RequestError(f"{where}: received {_wrong_byte(values)}, expected integers 0 to 255") from err
     else:
-        pixels = _from_floats(_float32(values).reshape(-1, PIXELS), where)
+        pixels = _from_floats(to_float32(values).reshape(-1, PIXELS), where)
     return pixels.reshape(-1, *IMAGE_SIZE)
 
 
@@ -218,29 +218,14 @@ def _wrong_byte(values: list[int]) -> int:
     return next(value for value in values if not 0 <= value <= 255)
 
 
-def _float32(values: list[float]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
-        return np.array(values, np.float32)
-
-
 def _from_floats(pixels: npt.NDArray[np.float32], where: str) -> npt.NDArray[np.uint8]:
-    """Bring pixels of 0 to 1 or of 0 to 255, which each image may decide for itself, to bytes: (N, 784)."""
-    brightest = pixels.max(axis=1, initial=0)
-    fits = (pixels.min(axis=1, initial=0) >= 0) & (brightest <= 255)  # neither holds for what is not a number
+    scaled, fits = scale_pixels(pixels)
     if not fits.all():
-        bad = np.flatnonzero(~fits).tolist()
-        raise RequestError(f"{where}: {name_images(bad)}: received pixels that are not finite or not within 0 to 255")
-    scale = np.where(brightest <= 1, np.float32(255), np.float32(1))
-    return np.rint(pixels * scale[:, None]).astype(np.uint8)
+        bad = name_images(np.flatnonzero(~fits).tolist())
+        raise RequestError(f"{where}: {bad}: received pixels that are not finite or not within 0 to 255")
+    return scaled
 
 
 def name_images(positions: Sequence[int]) -> str:
     """``image 3`` or ``images 0, 4-7``: positions, ascending."""
-    runs: list[list[int]] = []
-    for position in positions:
-        if runs and position == runs[-1][1] + 1:
-            runs[-1][1] = position
-        else:
-            runs.append([position, position])
-    names = [f"{first}-{last}" if last > first else str(first) for first, last in runs]
-    return f"image{'s' if len(positions) > 1 else ''} {', '.join(names)}"
+    return f"image{'s' if len(positions) > 1 else ''} {name_positions(positions)}"

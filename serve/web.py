@@ -11,7 +11,7 @@ from mnist_core.errors import MethodNotAllowedError, PathNotFoundError
 from serve import pages, predict, protocol_tfs, protocol_v2
 from serve.calls import Call, Reply
 from serve.docs_page import make_routes
-from serve.http_errors import error_reply
+from serve.http_errors import error_reply, plain_error_reply
 from serve.lane import App, Door, Receive, Scope, Send
 from serve.routing import Route, Router
 from serve.service import Service
@@ -44,7 +44,7 @@ class Website:
         protocol = next(
             (each for each in (protocol_v2, protocol_tfs) if f"{path}/".startswith(f"{each.PREFIX}/")), None
         )
-        tell = protocol.error if protocol else error_reply
+        tell = plain_error_reply if protocol else error_reply
 
         async def refuse(call: Call, service: Service) -> Reply:
             if not methods and protocol:

@@ -19,6 +19,7 @@ from mnist_core.images import ImageLimits
 from mnist_core.predictor import Predictions
 from serve import protocol_tfs
 from serve.calls import Call
+from serve.http_errors import plain_error_reply
 from serve.routing import Router
 from serve.service import Service
 
@@ -278,8 +279,8 @@ def test_as_many_images_as_are_allowed_are_taken_in_their_longest_form():
 
 
 def test_what_is_our_fault_is_not_told():
-    assert protocol_tfs.error(ZeroDivisionError("secret"), "id-1").status == 500
-    assert b"secret" not in protocol_tfs.error(ZeroDivisionError("secret"), "id-1").body
+    assert plain_error_reply(ZeroDivisionError("secret"), "id-1").status == 500
+    assert b"secret" not in plain_error_reply(ZeroDivisionError("secret"), "id-1").body
 
 
 @pytest.mark.parametrize(
@@ -293,6 +294,6 @@ def test_what_is_our_fault_is_not_told():
 )
 def test_a_path_that_is_not_there_is_told_as_the_protocol_does(path: str, reason: str):
     err = protocol_tfs.no_such_path(path, StubService())
-    reply = protocol_tfs.error(err, "id-1")
+    reply = plain_error_reply(err, "id-1")
     assert reply.status == 404
     assert reason in orjson.loads(reply.body)["error"]

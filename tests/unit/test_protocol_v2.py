@@ -23,6 +23,7 @@ from v2_requests import (
 )
 
 from serve import protocol_v2
+from serve.http_errors import plain_error_reply
 
 
 @pytest.mark.parametrize("shape", [(5, 28, 28), (5, 28, 28, 1), (5, 784)])
@@ -169,7 +170,7 @@ def test_only_health_is_told_without_an_api_key():
 def test_another_model_and_other_paths_are_told_apart():
     service = FakeService()
     other = protocol_v2.no_such_path("/v2/models/other/versions/1/infer", service)
-    assert error_of(protocol_v2.error(other, "r"), 404) == "model: received 'other', expected 'mnist', which is served"
+    assert error_of(plain_error_reply(other, "r"), 404) == "model: received 'other', expected 'mnist', which is served"
     for path in (
         "/v2/models",
         "/v2/repository/index",
@@ -177,7 +178,7 @@ def test_another_model_and_other_paths_are_told_apart():
         "/v2/models/mnist/",
         "/v2/" + "x" * 999,
     ):
-        message = error_of(protocol_v2.error(protocol_v2.no_such_path(path, service), "r"), 404)
+        message = error_of(plain_error_reply(protocol_v2.no_such_path(path, service), "r"), 404)
         assert message.startswith("path '/v2/")
         assert len(message) < 200
 
