@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mnist_core.cluster_address import choose_address, no_cluster, refuse_dead
 from mnist_core.config import TrainConfig
 from mnist_core.errors import ResourcesError
 
-KNOCK_S = 5.0
 RESERVE_S = 10.0
 """Seconds in which a cluster that has enough free gives it; on one machine it takes a tenth of a second."""
 
@@ -39,14 +38,14 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    _refuse_dead(address)
+    refuse_dead(address)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if verbose else "ignore")
             level = "info" if verbose else "error"
             ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level)
     except ConnectionError as err:
-        raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address}; start one or unset it") from err
+        raise no_cluster(address, err) from err
     try:
         with ExitStack() as stack:
             # Ray prints news of lost workers on stdout, which is for results.
@@ -55,26 +54,6 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
-
-
-def choose_address() -> str:
-    """Decide where Ray is; to be called before anything imports Ray, which reads then how it is to authenticate."""
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        # What Ray does anyway, after a warning: whoever wants to talk to our Ray needs the token in the home folder.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    return address
-
-
-def _refuse_dead(address: str) -> None:
-    """Knock first: Ray itself would go on trying a dead address for more than ten minutes."""
-    host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
-    except OSError as err:
-        raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address} ({err}); start one or unset it") from err
 
 
 @dataclass(frozen=True)

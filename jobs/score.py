@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from jobs.cluster import choose_address, ray_session
+from jobs.cluster import ray_session
 from jobs.score_actors import load_ray_data, score_on_ray
 from jobs.score_here import HeadStart
 from jobs.score_output import Output, open_output
 from jobs.score_progress import ScoreProgress
 from mnist_core.artifact import Artifact
+from mnist_core.cluster_address import LOCAL, choose_address
 from mnist_core.config import ScoreConfig
 from mnist_core.errors import OutputConflictError, RunInterruptedError, ScoringFailedError
 from mnist_core.inputs.plan import Unit, plan_inputs
@@ -136,7 +137,7 @@ def _score(config: ScoreConfig, pending: Sequence[tuple[int, Unit]], progress: S
     """Score units, here and on Ray; returns the tally of each."""
     if not pending:
         return {}
-    if choose_address() != "local" or config.workers:  # asked before anything imports Ray
+    if choose_address() != LOCAL or config.workers:  # asked before anything imports Ray
         with ray_session(verbose=config.verbose) as ray:
             return score_on_ray(ray, config, pending, progress.advance)
     with HeadStart(config, pending, progress.advance) as here:

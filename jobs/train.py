@@ -13,8 +13,9 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from jobs.cluster import WorkerShape, choose_address, find_places, ray_session
+from jobs.cluster import WorkerShape, find_places, ray_session
 from jobs.watch import Watcher
+from mnist_core.cluster_address import choose_address
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Dataset, Split, load_dataset
 from mnist_core.errors import DatasetError, MnistError, TrainingFailedError

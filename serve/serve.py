@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
+from mnist_core.cluster_address import LOCAL, choose_address, no_cluster, refuse_dead
 from mnist_core.config_serve import ServeConfig
 from mnist_core.errors import ResourcesError, ServingFailedError
 from mnist_core.registry import open_model
@@ -111,10 +112,10 @@ def _stop_signals() -> Iterator[threading.Event]:
 @contextmanager
 def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
     """The Ray at RAY_ADDRESS, else one of our own with HAProxy set up."""
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    address = choose_address()
+    if address == LOCAL:
         os.environ.update(front_environment(config, Path(folder)))
+    refuse_dead(address)
     import ray
     from ray import serve as ray_serve
 
@@ -132,12 +133,12 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
                 namespace="serve",
             )
         except ConnectionError as err:
-            raise ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address}; start one or unset it") from err
+            raise no_cluster(address, err) from err
         logging.getLogger("ray.serve").setLevel(level)
         try:
             yield
         finally:
-            if address == "local":
+            if address == LOCAL:
                 ray_serve.shutdown()
             ray.shutdown()
 
