@@ -40,7 +40,7 @@ train: $(VENV)/runtime.stamp ## train, evaluate and publish a model (RECIPE, WOR
 serve: $(VENV)/runtime.stamp ## serve the current model until Ctrl-C (STORAGE, SERVE_FLAGS)
 	$(BIN)/mnist serve --storage $(STORAGE) $(SERVE_FLAGS)
 
-demo: $(VENV)/runtime.stamp ## train briefly, score, serve, ask in every protocol, stop: four minutes
+demo: $(VENV)/runtime.stamp ## train briefly, score, serve, ask in every protocol, stop: two minutes
 	@dataset=mnist; test -n "$$MNIST_DATA_DIR" || $(BIN)/mnist data fetch mnist || dataset=uci-digits; \
 	$(BIN)/python examples/demo.py --dataset $$dataset
 
