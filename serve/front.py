@@ -64,7 +64,7 @@ def front_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         # Ray reads a message whole before anybody can refuse it.
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(config.max_body_bytes + GRPC_MARGIN_BYTES),
         HOST_VARIABLE: config.host,
-        # HAProxy is started again when it has failed three of these checks: after 3 s, not 30.
+        # HAProxy is started again when it has failed three of these checks: it is back after 10 s, not 28.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
         # Ray starts workers at nice 15: on a busy machine clients would get the CPU that is to answer them.

@@ -1,7 +1,7 @@
 """What a replica counts, as Prometheus reads it: Ray's metrics carry it to each node's exporter.
 
-Ray's own counters are expensive on the way of a request (20 us each), so numbers are added up here in plain Python and
-handed over once a second.
+A number handed to Ray costs 3 us on the way of a request, and a request has four of them: they are added up here in
+plain Python and handed over once a second.
 """
 
 from __future__ import annotations
