@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,13 @@ _SESSION_MARK = f"PYTEST_SESSION_MARK={uuid.uuid4().hex}"
 _EXIT_GRACE_S = 15.0
 # multiprocessing's helpers end with the interpreter that started them, by design.
 _HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+def pytest_configure() -> None:
+    """Load Ray in the mode in which our commands load it: it reads that once, and any test may be the first to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        importlib.import_module("ray")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.filterwarni
 @pytest.fixture
 def two_nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        # As everywhere in this process: Ray reads it once. The token is the one a local Ray makes for itself.
+        # As this process's Ray was loaded. The token is the one a local Ray makes for itself.
         patch.setenv("RAY_AUTH_MODE", "token")
         ray_command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
         subprocess.run(ray_command, check=True, capture_output=True)

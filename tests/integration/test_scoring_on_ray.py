@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_a_job_that_can_be_resumed(
 
 @pytest.fixture
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    # As everywhere in this process: Ray reads it once. The token is the one a local Ray makes for itself.
+    # As this process's Ray was loaded. The token is the one a local Ray makes for itself.
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     ray_command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
     subprocess.run(ray_command, check=True, capture_output=True)
