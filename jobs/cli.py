@@ -14,8 +14,11 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 from mnist_core.config import COMMANDS
+from mnist_core.config_cluster import SubmitFields
 from mnist_core.config_fields import CommandConfig
 from mnist_core.config_sources import format_help, load_config
 from mnist_core.errors import ConfigError, MnistError
@@ -34,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        text, problem = _answer(words, own_process=argv is None)
-        code = _deliver(text)
+        code, problem = _answer(words, own_process=argv is None)
         return _fail(problem, EXIT_FAILED) if problem else code
     except ConfigError as err:
         return _fail(str(err), EXIT_USAGE)
@@ -45,20 +47,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", EXIT_FAILED)
 
 
-def _answer(words: list[str], *, own_process: bool) -> tuple[str, str | None]:
-    """What the command line asks for, as text for stdout, and what is wrong although there is an answer."""
+def _answer(words: list[str], *, own_process: bool) -> tuple[int, str | None]:
+    """Do what the command line asks for and print it; what is wrong although there is an answer is returned."""
     if words and words[0] in ("-h", "--help"):
-        return _overview(), None
+        return _deliver(_overview()), None
     cls = _find_command(words[0] if words else "")
     if {"-h", "--help"} & set(words):
-        return format_help(cls), None
+        return _deliver(format_help(cls)), None
     config = load_config(cls, words[1:])
     if own_process and not config.verbose:
         _hush_native_libraries()
     _set_up_logging(config.verbose)
-    module = importlib.import_module(f"{config.package}.{config.command.replace('-', '_')}")
+    if isinstance(config, SubmitFields) and config.address is not None:
+        return _answer_elsewhere(config)
+    module = _module_of(config)
     result = module.run(config)
-    return json.dumps(result) if config.json_output else module.render(result), result.get("problem")
+    return _show(config, result, module), result.get("problem")
+
+
+def _answer_elsewhere(config: Any) -> tuple[int, str | None]:
+    """Have the command carried out on a cluster; its results are shown as if it had run here."""
+    submit = importlib.import_module("jobs.submit")
+    result = submit.run(config, lambda result: _show(config, result, _module_of(config)))
+    return _show(config, result, submit) if config.detach else EXIT_DONE, result.get("problem")
+
+
+def _module_of(config: CommandConfig) -> ModuleType:
+    return importlib.import_module(f"{config.package}.{config.command.replace('-', '_')}")
+
+
+def _show(config: CommandConfig, result: dict[str, Any], module: ModuleType) -> int:
+    return _deliver(json.dumps(result) if config.json_output else module.render(result))
 
 
 def _deliver(text: str) -> int:

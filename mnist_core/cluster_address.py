@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+from pathlib import Path
 from typing import Final
 
 from mnist_core.errors import ResourcesError
 
 LOCAL: Final = "local"
 """The address that stands for a Ray of our own, on this machine, for a while."""
+
+TOKEN_BYTES: Final = 32
+"""As many random bits as Ray's own has."""
 
 KNOCK_S: Final = 5.0
 
@@ -20,7 +25,31 @@ def choose_address() -> str:
     if address == LOCAL:
         # What Ray does anyway, after a warning: whoever wants to talk to our Ray needs the token in the home folder.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+        keep_token()
     return address
+
+
+def keep_token() -> Path | None:
+    """Make the token in the home folder where there is none, and see that nobody else can read it.
+
+    Ray makes it too, but writes it as any file, mode 644 on most machines.
+
+    Returns:
+        Its file, or None where the environment names another token, or the home folder is not ours to write.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return None
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        try:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
+                file.write(secrets.token_hex(TOKEN_BYTES))
+        except FileExistsError:
+            path.chmod(0o600)
+    except OSError:
+        return None
+    return path
 
 
 def refuse_dead(address: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from mnist_core.config_bench import BenchEndpointConfig
+from mnist_core.config_cluster import SUBMIT_FIELDS, JobsConfig, SubmitFields
 from mnist_core.config_fields import (
     CommandConfig,
     DataDirField,
@@ -28,12 +29,12 @@ from mnist_core.config_serve import ServeConfig
 from mnist_core.recipes import RECIPES
 
 
-class TrainConfig(DatasetFields, CommandConfig):
+class TrainConfig(DatasetFields, SubmitFields):
     """Train a digit classifier, data-parallel on Ray, evaluate it and publish it."""
 
     command: ClassVar[str] = "train"
 
-    EXECUTION_FIELDS: ClassVar[frozenset[str]] = frozenset(
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = SUBMIT_FIELDS | frozenset(
         {
             "storage",
             "json_output",
@@ -154,7 +155,7 @@ class TrainConfig(DatasetFields, CommandConfig):
         }
 
 
-class EvaluateConfig(DatasetFields, CommandConfig):
+class EvaluateConfig(DatasetFields, SubmitFields):
     """Evaluate a published model on a labelled dataset, from exact counts."""
 
     command: ClassVar[str] = "evaluate"
@@ -177,12 +178,12 @@ class PredictConfig(PredictorFields, CommandConfig):
     threads: PositiveInt | None = Field(None, description="threads of the engine; None takes all cores")
 
 
-class ScoreConfig(PredictorFields, CommandConfig):
+class ScoreConfig(PredictorFields, SubmitFields):
     """Score datasets of images in batch on Ray: one row an image, every image accounted for."""
 
     command: ClassVar[str] = "score"
 
-    EXECUTION_FIELDS: ClassVar[frozenset[str]] = frozenset(
+    EXECUTION_FIELDS: ClassVar[frozenset[str]] = SUBMIT_FIELDS | frozenset(
         {
             "storage",
             "json_output",
@@ -266,6 +267,7 @@ COMMANDS: Final[tuple[type[CommandConfig], ...]] = (
     ScoreConfig,
     ServeConfig,
     BenchEndpointConfig,
+    JobsConfig,
     DataConfig,
     ModelsConfig,
 )

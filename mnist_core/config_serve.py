@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveInt, model_validator
 
-from mnist_core.config_fields import CommandConfig, LocalPath, PredictorFields
+from mnist_core.config_cluster import SubmitFields
+from mnist_core.config_fields import LocalPath, PredictorFields
 
 
-class ServeConfig(PredictorFields, CommandConfig):
+class ServeConfig(PredictorFields, SubmitFields):
     """Serve a published model over HTTP and gRPC, from replicas that scale with the load."""
 
     command: ClassVar[str] = "serve"

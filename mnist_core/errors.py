@@ -209,7 +209,7 @@ class MethodNotAllowedError(RequestError):
 
 
 class UnauthorizedError(MnistError):
-    """Raised when a request brings no valid API key."""
+    """Raised when a request brings no valid API key, or a cluster does not accept our token."""
 
     code = "unauthorized"
 
@@ -230,3 +230,15 @@ class ServingFailedError(MnistError):
     """Raised when the endpoint does not start, or stops by itself."""
 
     code = "serving_failed"
+
+
+class JobFailedError(MnistError):
+    """Raised when a job on a cluster failed, was stopped, or was lost sight of."""
+
+    code = "job_failed"
+
+
+class JobNotFoundError(MnistError):
+    """Raised when a cluster knows of no such job."""
+
+    code = "job_not_found"

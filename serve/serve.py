@@ -25,9 +25,11 @@ from mnist_core.errors import ResourcesError, ServingFailedError
 from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
 from serve.api_keys import ApiKeys
-from serve.front import free_ports, front_environment
-from serve.welcome import describe
+from serve.front import EVERYWHERE, HOST_VARIABLE, free_ports, front_environment
+from serve.welcome import describe, lines_to_paste
 
+APPLICATION: Final = "mnist"
+LOOPBACK: Final = "127.0.0.1"
 READY_TIMEOUT_S: Final = 120.0
 GRPC_SERVICE: Final = "serve.grpc_v2:add_GRPCInferenceServiceServicer_to_server"
 CHECK_S: Final = 2.0
@@ -40,7 +42,8 @@ def run(config: ServeConfig) -> dict[str, Any]:
     """Serve until SIGINT or SIGTERM.
 
     Returns:
-        A JSON object: ``http`` and ``grpc`` (addresses), ``model_version``, ``startup_seconds`` and ``seconds``.
+        A JSON object: ``http`` and ``grpc`` (addresses), ``model_version``, ``try`` (commands to paste),
+        ``startup_seconds`` and ``seconds``. All but the last is printed when the endpoint is ready.
 
     Raises:
         ArtifactError: The model is broken.
@@ -53,24 +56,36 @@ def run(config: ServeConfig) -> dict[str, Any]:
     # Both here, so that what is wrong with them is one line at once and not a replica's failure after a minute.
     manifest = open_model(open_storage(config.storage), config.model).manifest
     ApiKeys(config.api_key_file)
-    config = _choose_ports(config)
+    config = _choose_ports(_choose_host(config))
     with _stop_signals() as stop, tempfile.TemporaryDirectory(prefix="mnist-front-") as folder, _ray(config, folder):
         result: dict[str, Any] = {
             "http": f"{'https' if config.tls_cert_file else 'http'}://{_reachable(config.host)}:{config.port}",
             "grpc": f"{_reachable(config.host)}:{config.grpc_port}",
             "model_version": f"{manifest.name}/{manifest.version}",
         }
+        result["try"] = lines_to_paste(config, result["http"], manifest.name)
         _deploy(config, result["http"], stop)
         result["startup_seconds"] = round(time.monotonic() - started, 3)
         if not stop.is_set():
-            print(json.dumps(result) if config.json_output else describe(config, result), file=stdout, flush=True)
+            print(json.dumps(result) if config.json_output else describe(result), file=stdout, flush=True)
         _watch(stop)
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 
 
 def render(result: dict[str, Any]) -> str:
-    """Put a result of ``run`` in words for a terminal."""
+    """Put a result of ``run`` in words for a terminal, or what an endpoint says when it is ready."""
+    if "seconds" not in result:
+        return describe(result)
     return f"stopped after {result['seconds']:.0f} s"
+
+
+def _choose_host(config: ServeConfig) -> ServeConfig:
+    return config.model_copy(update={"host": os.environ[HOST_VARIABLE]}) if _nodes_choose() else config
+
+
+def _nodes_choose() -> bool:
+    """Whether each node listens on its own address, whatever Ray says: on a cluster that ``mnist-node`` has started."""
+    return choose_address() != LOCAL and HOST_VARIABLE in os.environ
 
 
 def _choose_ports(config: ServeConfig) -> ServeConfig:
@@ -89,8 +104,8 @@ def _choose_ports(config: ServeConfig) -> ServeConfig:
 
 
 def _reachable(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        return "127.0.0.1"
+    if host in EVERYWHERE:
+        return LOOPBACK
     return f"[{host}]" if ":" in host else host
 
 
@@ -138,8 +153,7 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if address == LOCAL:
-                ray_serve.shutdown()
+            ray_serve.shutdown() if address == LOCAL else ray_serve.delete(APPLICATION)
             ray.shutdown()
 
 
@@ -148,14 +162,17 @@ def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
     from ray.exceptions import RayError
     from ray.serve.config import HTTPOptions, gRPCOptions
 
-    from serve.app import NAME, deployment
+    from serve.app import deployment
 
     try:
         ray_serve.start(
-            http_options=HTTPOptions(host=config.host, port=config.port),
+            # One value for all nodes of a cluster; see keep_on_host for what each makes of it.
+            http_options=HTTPOptions(
+                host=EVERYWHERE[0] if HOST_VARIABLE in os.environ else config.host, port=config.port
+            ),
             grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
         )
-        ray_serve.run(deployment(config), name=NAME, route_prefix="/")
+        ray_serve.run(deployment(config), name=APPLICATION, route_prefix="/")
     except (RuntimeError, TimeoutError, RayError) as err:
         raise ServingFailedError(f"the application did not start: {err}") from err
     context = ssl.create_default_context(cafile=config.tls_cert_file) if config.tls_cert_file else None
@@ -176,11 +193,9 @@ def _watch(stop: threading.Event) -> None:
     """Wait for the signal; meanwhile notice when the application has failed for good."""
     from ray import serve as ray_serve
 
-    from serve.app import NAME
-
     while not stop.wait(CHECK_S):
         try:
-            application = ray_serve.status().applications.get(NAME)
+            application = ray_serve.status().applications.get(APPLICATION)
         except Exception:  # the controller is being restarted: Ray does that by itself
             logger.info("the controller does not answer", exc_info=True)
             continue

@@ -7,19 +7,33 @@ from typing import Any
 from mnist_core.config_serve import ServeConfig
 
 
-def describe(config: ServeConfig, result: dict[str, Any]) -> str:
-    """Addresses and ready-made commands.
+def lines_to_paste(config: ServeConfig, http: str, name: str) -> list[str]:
+    """Ready-made commands.
 
     Args:
         config: What is served.
-        result: ``http``, ``grpc`` and ``model_version``.
+        http: The endpoint's address.
+        name: Of the model.
     """
-    http = result["http"]
     trust = f" --cacert {config.tls_cert_file}" if config.tls_cert_file else ""
     key = ' -H "Authorization: Bearer $MNIST_API_KEY"' if config.api_key_file else ""
     get, ask = f"curl -s{trust}", f"curl -s{trust}{key}"
-    name = result["model_version"].partition("/")[0]
     picture = f"{get} {http}/docs/five.png"
+    return [
+        f"{picture} | {ask} {http}/predict -H 'content-type: image/png' --data-binary @-",
+        f'(printf \'{{"instances":[{{"b64":"\'; {picture} | base64 -w0; printf \'"}}]}}\')'
+        f" | {ask} {http}/v1/models/{name}:predict --data-binary @-",
+        f"{ask} {http}/v2/models/{name}",
+    ]
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The same in words.
+
+    Args:
+        result: ``http``, ``grpc``, ``model_version`` and ``try`` (the ready-made commands).
+    """
+    http = result["http"]
     return "\n".join(
         [
             f"serving {result['model_version']}; Ctrl-C stops",
@@ -28,9 +42,6 @@ def describe(config: ServeConfig, result: dict[str, Any]) -> str:
             f"  gRPC   {result['grpc']}",
             "",
             "ask it; put --data-binary @FILE for a picture of your own:",
-            f"  {picture} | {ask} {http}/predict -H 'content-type: image/png' --data-binary @-",
-            f'  (printf \'{{"instances":[{{"b64":"\'; {picture} | base64 -w0; printf \'"}}]}}\')'
-            f" | {ask} {http}/v1/models/{name}:predict --data-binary @-",
-            f"  {ask} {http}/v2/models/{name}",
+            *(f"  {line}" for line in result["try"]),
         ]
     )

@@ -1,0 +1,61 @@
+"""``mnist-node COMMAND...``: run a command, such as ``ray start``, in the environment of a node of a cluster.
+
+Ray reads how it is to serve, and that it is to ask for a token, from the environment in which a node is started. So
+whatever starts nodes puts this one word before its ``ray start``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_core.cluster_address import keep_token
+from mnist_core.config_serve import ServeConfig
+from mnist_core.config_sources import load_config
+from mnist_core.errors import MnistError
+from serve.front import front_environment
+
+USAGE = """usage: mnist-node COMMAND...
+
+Run COMMAND, such as ray start, in the environment that a node of a cluster needs to serve: HAProxy before the replicas,
+listening on this node's own address, and a token asked of everybody. MNIST_HOST names another address, and
+MNIST_TLS_CERT_FILE a PEM file with which HAProxy speaks TLS. What is set already stays as it is."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Become the command, in its environment; or say what is wrong and return 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    try:
+        os.environ.update(node_environment())
+        keep_token()
+        os.execvp(words[0], words)  # noqa: S606
+    except (MnistError, OSError) as err:
+        print(f"error: mnist-node {words[0]}: {err}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def node_environment() -> dict[str, str]:
+    """The variables, but for those that are set.
+
+    Raises:
+        ConfigError: A variable of ours has a wrong value.
+        ServingFailedError: The package is not installed.
+    """
+    from ray.util import get_node_ip_address
+
+    config = load_config(ServeConfig, [])
+    if "MNIST_HOST" not in os.environ:
+        config = config.model_copy(update={"host": get_node_ip_address()})
+    folder = Path(tempfile.mkdtemp(prefix="mnist-front-"))
+    wanted = {**front_environment(config, folder), "RAY_AUTH_MODE": "token"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
