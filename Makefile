@@ -23,13 +23,15 @@ export MNIST_DATA_DIR ?= $(abspath $(DATA))
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup train serve demo test test-unit coverage lint bench lock clean
+.PHONY: help setup setup-node train serve demo test test-unit coverage lint bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 setup: $(VENV)/dev.stamp ## make .venv with everything that development needs
+
+setup-node: $(VENV)/runtime.stamp ## make .venv with what a node of a cluster needs
 
 train: $(VENV)/runtime.stamp ## train, evaluate and publish a model (RECIPE, WORKERS, STORAGE, TRAIN_FLAGS)
 	@dataset=mnist; \

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOST_VARIABLE: Final = "FRONT_HOST"
 TLS_VARIABLE: Final = "FRONT_TLS_CERT_FILE"
 
+LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104
 HEADER_TIMEOUT_S: Final = 10
 KEEP_ALIVE_S: Final = 75
@@ -148,7 +149,7 @@ def adapt(text: str, cert_file: str | None, host: str | None = None) -> str:
     Args:
         text: HAProxy's configuration.
         cert_file: PEM file with certificate and key, or None for plain HTTP.
-        host: Address to listen on in place of the one that Ray has; None: Ray's.
+        host: Address of this machine on which its replicas listen, and the front too; None: as Ray has it.
 
     Raises:
         ValueError: It does not look as expected; HAProxy must not start with metrics open to the network.
@@ -169,8 +170,11 @@ def adapt(text: str, cert_file: str | None, host: str | None = None) -> str:
         r'\g<1>503 content-type text/plain string "starting, try again" hdr retry-after 1',
         text,
     )
-    if host and host not in EVERYWHERE:
-        text = re.sub(r"(?m)^(frontend (?:http|grpc)_frontend\n(?:\s+#.*\n)*\s+bind )\S+:", rf"\g<1>{host}:", text)
+    if host and host not in (LOOPBACK, *EVERYWHERE):
+        # Ray checks the front on loopback, and calls replicas of the same node there, where they do not listen.
+        front = r"(?m)^(frontend (?:http|grpc)_frontend\n(?:\s+#.*\n)*\s+bind )127\.0\.0\.1:(\d+)"
+        text = re.sub(front, rf"\g<1>{LOOPBACK}:\2,{host}:\2", text)
+        text = re.sub(r"(?m)^(\s+server \S+ )127\.0\.0\.1:(?!.* backup$)", rf"\g<1>{host}:", text)
     if (metrics, statistics, defaults, fronts, nowhere) != (1, 1, 1, 1, 1):
         raise ValueError("HAProxy's configuration is not as Ray 2.60 writes it")
     return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,9 @@ def node_environment() -> dict[str, str]:
         config = config.model_copy(update={"host": get_node_ip_address()})
     folder = Path(tempfile.mkdtemp(prefix="mnist-front-"))
     wanted = {**front_environment(config, folder), "RAY_AUTH_MODE": "token"}
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+    # First in the path, so that a job's python is the one that has this package.
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    return {name: value for name, value in wanted.items() if name not in os.environ} | {"PATH": path}
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ from mnist_core.errors import ResourcesError, ServingFailedError
 from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
 from serve.api_keys import ApiKeys
-from serve.front import EVERYWHERE, HOST_VARIABLE, free_ports, front_environment
+from serve.front import EVERYWHERE, HOST_VARIABLE, LOOPBACK, free_ports, front_environment
 from serve.welcome import describe, lines_to_paste
 
 APPLICATION: Final = "mnist"
-LOOPBACK: Final = "127.0.0.1"
 READY_TIMEOUT_S: Final = 120.0
 GRPC_SERVICE: Final = "serve.grpc_v2:add_GRPCInferenceServiceServicer_to_server"
 CHECK_S: Final = 2.0
@@ -91,6 +90,8 @@ def _nodes_choose() -> bool:
 def _choose_ports(config: ServeConfig) -> ServeConfig:
     found = free_ports(2)
     config = config.model_copy(update={"port": config.port or found[0], "grpc_port": config.grpc_port or found[1]})
+    if choose_address() != LOCAL:  # other machines listen, or Serve is there already
+        return config
     for name in ("port", "grpc_port"):
         port = getattr(config, name)
         with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
@@ -153,7 +154,10 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
         try:
             yield
         finally:
-            ray_serve.shutdown() if address == LOCAL else ray_serve.delete(APPLICATION)
+            if address != LOCAL:
+                ray_serve.delete(APPLICATION)
+            if address == LOCAL or not ray_serve.status().applications:
+                ray_serve.shutdown()
             ray.shutdown()
 
 
@@ -166,12 +170,10 @@ def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
 
     try:
         ray_serve.start(
-            # One value for all nodes of a cluster; see keep_on_host for what each makes of it.
-            http_options=HTTPOptions(
-                host=EVERYWHERE[0] if HOST_VARIABLE in os.environ else config.host, port=config.port
-            ),
+            http_options=HTTPOptions(host=LOOPBACK if _nodes_choose() else config.host, port=config.port),
             grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
         )
+        _refuse_other_port(config)
         ray_serve.run(deployment(config), name=APPLICATION, route_prefix="/")
     except (RuntimeError, TimeoutError, RayError) as err:
         raise ServingFailedError(f"the application did not start: {err}") from err
@@ -187,6 +189,15 @@ def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
             if time.monotonic() > deadline:
                 raise ServingFailedError(f"{address} does not answer: {err}") from err
             stop.wait(0.1)
+
+
+def _refuse_other_port(config: ServeConfig) -> None:
+    """Ray Serve that runs already keeps its ports."""
+    from ray.serve.context import _get_global_client
+
+    port = _get_global_client().http_config.port
+    if port != config.port:
+        raise ServingFailedError(f"Ray Serve runs on this cluster and listens on {port}: use --port {port}")
 
 
 def _watch(stop: threading.Event) -> None:

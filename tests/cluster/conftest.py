@@ -1,0 +1,134 @@
+"""A real cluster of three hosts, brought up by ``ray up deploy/on-prem.yaml`` and taken down by ``ray down``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hosts
+import pytest
+import yaml
+from hosts import Host, ssh_words
+from serving import poll
+from untrained import untrained_storage
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["head", "one", "two"]
+JOB_DEADLINE_S = 300
+
+
+@dataclass
+class Cluster:
+    """The cluster, seen from the machine of somebody who uses it."""
+
+    head: Host
+    workers: list[Host]
+    address: str
+    token_file: Path
+    storage: Path
+    config: Path
+
+    def start(self, *words: str, token_file: Path | None = None) -> subprocess.Popen[str]:
+        """Start a command of ours with ``--address``."""
+        command, *rest = words
+        at = ["--address", self.address, "--token-file", str(token_file or self.token_file)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", command, *at, *rest],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.storage,
+        )
+
+    def run(self, *words: str, code: int = 0, **options: Any) -> tuple[str, str]:
+        """Run one to its end; returns what it printed."""
+        with self.start(*words, **options) as process:
+            out, err = process.communicate(timeout=JOB_DEADLINE_S)
+        assert process.returncode == code, out + err
+        return out, err
+
+    def result(self, *words: str) -> dict[str, Any]:
+        """The JSON object that a command ends with."""
+        return dict(json.loads(self.run(*words, "--json")[0].splitlines()[-1]))
+
+    def nodes(self) -> dict[str, str]:
+        """The state of each node by its address, as the cluster sees it."""
+        code = "import ray, json; ray.init(log_to_driver=False); print(json.dumps(ray.nodes()))"
+        python = f"{self.head.home}/mnist-on-ray/.venv/bin/python"
+        said = self.head.ssh(f"RAY_AUTH_MODE=token RAY_ADDRESS=auto {python} -c '{code}' 2>/dev/null")
+        return {node["NodeManagerAddress"]: node["Alive"] for node in json.loads(said.splitlines()[-1])}
+
+
+@pytest.fixture(scope="session")
+def lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
+    """Three hosts without Ray."""
+    if reason := hosts.missing():
+        pytest.skip(f"no hosts of our own: {reason}; integration tests use ray.cluster_utils.Cluster")
+    with hosts.hosts(tmp_path_factory.mktemp("lan"), NAMES) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def cluster(lan: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster, up."""
+    folder = tmp_path_factory.mktemp("cluster")
+    storage = Path(untrained_storage(folder))
+    token_file = folder / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(os.urandom(32).hex())
+    config = write_config(folder, lan, token_file)
+    for host in lan:  # as if `make setup-node` had been there before: it takes minutes, and `make train` tests it
+        (host.home / "mnist-on-ray").mkdir()
+        (host.home / "mnist-on-ray" / ".venv").symlink_to(sys.prefix)
+    ray_command("up", config)
+    try:
+        with tunnel(lan[0], 8265) as port:
+            address = f"http://127.0.0.1:{port}"
+            cluster = Cluster(lan[0], lan[1:], address, token_file, storage, config)
+            poll(lambda: sum(cluster.nodes().values()) == len(lan))
+            yield cluster
+    finally:
+        ray_command("down", config)
+
+
+def write_config(folder: Path, lan: list[Host], token_file: Path) -> Path:
+    """``deploy/on-prem.yaml`` with these hosts' addresses and keys filled in, and nothing to install."""
+    config = yaml.safe_load((ROOT / "deploy" / "on-prem.yaml").read_text())
+    head, *workers = lan
+    config["provider"] |= {"head_ip": head.address, "worker_ips": [worker.address for worker in workers]}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(head.folder / "key")}
+    config["file_mounts"] = {"~/mnist-on-ray": str(ROOT), "~/.ray/auth_token": str(token_file)}
+    config["setup_commands"] = [each for each in config["setup_commands"] if "make" not in each]
+    path = folder / "on-prem.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def ray_command(action: str, config: Path) -> str:
+    """``ray up`` or ``ray down``, as a user types it, in the checkout."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", action, "--yes", str(config)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=JOB_DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@contextmanager
+def tunnel(host: Host, port: int) -> Iterator[int]:
+    """A port of this machine that leads to one of a host's loopback, as ``ray dashboard`` makes it."""
+    from serve.front import free_ports
+
+    (here,) = free_ports(1)
+    words = [*ssh_words(host.folder), "-N", "-L", f"{here}:127.0.0.1:{port}", f"root@{host.address}"]
+    with subprocess.Popen(words) as process:
+        try:
+            yield here
+        finally:
+            process.kill()
