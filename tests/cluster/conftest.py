@@ -42,6 +42,7 @@ class Cluster:
         return subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", command, *at, *rest],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -59,12 +60,17 @@ class Cluster:
         """The JSON object that a command ends with."""
         return dict(json.loads(self.run(*words, "--json")[0].splitlines()[-1]))
 
-    def nodes(self) -> dict[str, str]:
-        """The state of each node by its address, as the cluster sees it."""
+    def alive(self) -> set[str]:
+        """The addresses of the nodes that the cluster believes alive."""
         code = "import ray, json; ray.init(log_to_driver=False); print(json.dumps(ray.nodes()))"
         python = f"{self.head.home}/mnist-on-ray/.venv/bin/python"
         said = self.head.ssh(f"RAY_AUTH_MODE=token RAY_ADDRESS=auto {python} -c '{code}' 2>/dev/null")
-        return {node["NodeManagerAddress"]: node["Alive"] for node in json.loads(said.splitlines()[-1])}
+        return {node["NodeManagerAddress"] for node in json.loads(said.splitlines()[-1]) if node["Alive"]}
+
+    def wait_until_whole(self) -> None:
+        """Wait until every host is a node of it."""
+        wanted = {host.address for host in [self.head, *self.workers]}
+        poll(lambda: self.alive() == wanted, JOB_DEADLINE_S)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +86,8 @@ def lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
 def cluster(lan: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster, up."""
     folder = tmp_path_factory.mktemp("cluster")
-    storage = Path(untrained_storage(folder))
+    storage = folder / "storage"
+    untrained_storage(storage)
     token_file = folder / "token"
     token_file.touch(mode=0o600)
     token_file.write_text(os.urandom(32).hex())
@@ -93,7 +100,7 @@ def cluster(lan: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with tunnel(lan[0], 8265) as port:
             address = f"http://127.0.0.1:{port}"
             cluster = Cluster(lan[0], lan[1:], address, token_file, storage, config)
-            poll(lambda: sum(cluster.nodes().values()) == len(lan))
+            cluster.wait_until_whole()
             yield cluster
     finally:
         ray_command("down", config)

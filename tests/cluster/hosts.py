@@ -53,7 +53,7 @@ class Host:
     name: str
     address: str
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def home(self) -> Path:
@@ -67,10 +67,20 @@ class Host:
         assert done.returncode == 0 or not check, f"{self.name}: {command}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def power_on(self) -> None:
+        """Boot it, and wait until it lets in."""
+        boot = BOOT.format(folder=self.folder, name=self.name, sshd=SSHD)
+        inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", boot]
+        with (self.folder / "sshd.log").open("ab") as log:
+            self.process = subprocess.Popen(["ip", "netns", "exec", self.name, *inside], stderr=log)
+        poll(lambda: _answers(self.address))
+
     def power_off(self) -> None:
         """End all its processes at once, with SIGKILL, as a power cut does."""
-        self.process.kill()
-        self.process.wait()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
     def unplug(self) -> None:
         """Take the cable out."""
@@ -134,12 +144,9 @@ def _host(shared: Path, name: str, number: int) -> Iterator[Host]:
             _ip("-n", name, *words)
         _ip("-n", name, "link", "set", "lo", "up")
         _ip("-n", name, "route", "add", "default", "via", f"{NETWORK}.1")
-        boot = BOOT.format(folder=folder, name=name, sshd=SSHD)
-        inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", boot]
-        log = stack.enter_context((folder / "sshd.log").open("wb"))
-        host = Host(name, address, folder, subprocess.Popen(["ip", "netns", "exec", name, *inside], stderr=log))
+        host = Host(name, address, folder)
         stack.callback(host.power_off)
-        poll(lambda: _answers(address))
+        host.power_on()
         yield host
 
 
