@@ -9,7 +9,7 @@ import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,22 +112,25 @@ class ClusterClient:
     async def _tail_until_end(self, job: str, log: _Lines) -> Any:
         """Follow the log until it breaks off or the job has ended; Ray itself notices an end seconds later."""
         tail = asyncio.create_task(self._tail(job, log))
-        while True:
-            done, _ = await asyncio.wait({tail}, timeout=LOOK_S)
-            info = await asyncio.to_thread(self.info, job)
-            if info.status.is_terminal():
-                tail.cancel()
-                await asyncio.gather(tail, return_exceptions=True)
-                return info
-            if done:
-                tail.result()  # raises what broke it
-                return info
+        try:
+            while True:
+                done, _ = await asyncio.wait({tail}, timeout=LOOK_S)
+                info = await asyncio.to_thread(self.info, job)
+                if info.status.is_terminal():
+                    return info
+                if done:
+                    tail.result()  # raises what broke it
+                    return info
+        finally:
+            tail.cancel()
+            await asyncio.gather(tail, return_exceptions=True)
 
     async def _tail(self, job: str, log: _Lines) -> None:
         seen = 0
-        async for chunk in self._client.tail_job_logs(job):
-            seen += len(chunk)
-            log.add(chunk, seen)
+        async with aclosing(self._client.tail_job_logs(job)) as chunks:
+            async for chunk in chunks:
+                seen += len(chunk)
+                log.add(chunk, seen)
 
     @contextmanager
     def _errors(self, job: str | None = None) -> Iterator[None]:

@@ -46,6 +46,7 @@ def front_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",  # the replicas' servers for it do not listen, see keep_on_host
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.lane:middlewares",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(command_path()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
@@ -110,12 +111,16 @@ def keep_on_host() -> None:
     """Have Ray's servers in this process listen on this node's own address only.
 
     Ray's gRPC servers would listen on every interface, and its HTTP servers on the one address that the whole cluster's
-    configuration names.
+    configuration names. One server of every replica must not listen at all: it unpickles whatever anybody sends, and is
+    there for calls between deployments, of which we have one.
     """
-    host = os.environ.get(HOST_VARIABLE)
+    from ray.serve._private import default_impl
+
+    replica, host = sys.modules.get("ray.serve._private.replica"), os.environ.get(HOST_VARIABLE)
+    if replica:
+        _replace(replica, "add_port_to_grpc_server", lambda _: lambda _server, _address: 0)
     if not host:
         return
-    from ray.serve._private import default_impl
 
     def listen(original: Any) -> Any:
         def listen_on_host(server: Any, address: str) -> None:
@@ -130,7 +135,7 @@ def keep_on_host() -> None:
         return start_on_host
 
     _replace(default_impl, "add_grpc_address", listen)
-    if replica := sys.modules.get("ray.serve._private.replica"):
+    if replica:
         _replace(replica, "start_asgi_http_server", start)
 
 

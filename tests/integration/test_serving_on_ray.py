@@ -19,7 +19,6 @@ import pytest
 from serving import poll, serving
 from untrained import publish_untrained
 
-from mnist_core.config_serve import ServeConfig
 from mnist_core.predictor import load_predictor
 from mnist_core.registry import open_model, promote, rollback
 from mnist_core.storage import open_storage
@@ -123,7 +122,7 @@ def test_the_decoded_pixels_are_those_that_were_sent(endpoint):
 
 
 def test_the_lines_that_are_printed_work_as_they_are(endpoint):
-    lines = [line for line in describe(ServeConfig(), endpoint.ready).splitlines() if "curl" in line]
+    lines = [line for line in describe(endpoint.ready).splitlines() if "curl" in line]
     answers = [subprocess.run(line, shell=True, capture_output=True, check=True).stdout for line in lines]
     image, instances, model = map(json.loads, answers)
     assert image["predictions"][0]["digit"] == instances["predictions"][0]["digit"]
@@ -145,10 +144,13 @@ def test_nothing_that_serves_listens_beyond_loopback(endpoint):
     front = [address for process in endpoint.actors("haproxy") for address in listening(process)]
     assert len(front) == 4  # HTTP, gRPC, metrics, statistics
     assert {address.ip for address in front} == {"127.0.0.1"}
-    # What else a replica's process listens on is Ray's own, and asks for a token.
     for process in endpoint.actors("ServeReplica"):
-        doors = [address.ip for address in listening(process) if address.port in DIRECT_PORTS]
+        addresses = listening(process)
+        doors = [address.ip for address in addresses if address.port in DIRECT_PORTS]
         assert sorted(doors) == ["127.0.0.1", "::ffff:127.0.0.1"]  # HTTP from port 30000 on, gRPC from 40000
+        # The one other is that of every Ray worker, which asks for a token. Ray Serve's own, which unpickles what
+        # anybody sends, must not be there.
+        assert len(addresses) == len(doors) + 1
 
 
 def test_a_promoted_model_is_served_in_seconds_under_load_without_a_failed_request(endpoint, storage):
