@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ import yaml
 from hosts import Host, ssh_words
 from serving import poll
 from untrained import untrained_storage
+
+from serve.front import free_ports
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["head", "one", "two"]
@@ -34,6 +35,27 @@ class Cluster:
     token_file: Path
     storage: Path
     config: Path
+    tunnel: subprocess.Popen[bytes] | None = None
+
+    def up(self) -> None:
+        """``ray up``, and a way to the dashboard as ``ray dashboard`` makes it."""
+        ray_command("up", self.config)
+        self.close_tunnel()
+        port = self.address.rpartition(":")[2]
+        words = [*ssh_words(self.head.folder), "-N", "-L", f"{port}:127.0.0.1:8265", f"root@{self.head.address}"]
+        self.tunnel = subprocess.Popen(words)
+        poll(lambda: self.run_anyhow("jobs", "list") == 0)
+
+    def close_tunnel(self) -> None:
+        if self.tunnel:
+            self.tunnel.kill()
+            self.tunnel.wait()
+
+    def run_anyhow(self, *words: str) -> int:
+        """Run one to its end, whatever that is; returns its exit code."""
+        with self.start(*words) as process:
+            process.communicate(timeout=JOB_DEADLINE_S)
+        return int(process.returncode)
 
     def start(self, *words: str, token_file: Path | None = None) -> subprocess.Popen[str]:
         """Start a command of ours with ``--address``."""
@@ -95,15 +117,16 @@ def cluster(lan: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for host in lan:  # as if `make setup-node` had been there before: it takes minutes, and `make train` tests it
         (host.home / "mnist-on-ray").mkdir()
         (host.home / "mnist-on-ray" / ".venv").symlink_to(sys.prefix)
-    ray_command("up", config)
+    (port,) = free_ports(1)
+    cluster = Cluster(lan[0], lan[1:], f"http://127.0.0.1:{port}", token_file, storage, config)
     try:
-        with tunnel(lan[0], 8265) as port:
-            address = f"http://127.0.0.1:{port}"
-            cluster = Cluster(lan[0], lan[1:], address, token_file, storage, config)
-            cluster.wait_until_whole()
-            yield cluster
-    finally:
+        cluster.up()
+        cluster.wait_until_whole()
+        yield cluster
         ray_command("down", config)
+        assert not cluster.head.ssh("pgrep raylet", check=False)
+    finally:
+        cluster.close_tunnel()
 
 
 def write_config(folder: Path, lan: list[Host], token_file: Path) -> Path:
@@ -127,15 +150,12 @@ def ray_command(action: str, config: Path) -> str:
     return done.stdout
 
 
-@contextmanager
-def tunnel(host: Host, port: int) -> Iterator[int]:
-    """A port of this machine that leads to one of a host's loopback, as ``ray dashboard`` makes it."""
-    from serve.front import free_ports
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Says what a test has counted, to whoever watches the tests."""
 
-    (here,) = free_ports(1)
-    words = [*ssh_words(host.folder), "-N", "-L", f"{here}:127.0.0.1:{port}", f"root@{host.address}"]
-    with subprocess.Popen(words) as process:
-        try:
-            yield here
-        finally:
-            process.kill()
+    def say(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    return say
