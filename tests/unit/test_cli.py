@@ -53,7 +53,7 @@ def test_the_help_of_a_command_is_printed_on_stdout(flag: str, capsys: pytest.Ca
     assert captured.err == ""
 
 
-WORDS = "train, evaluate, predict, score, serve, bench-endpoint, data, models"
+WORDS = "train, evaluate, predict, score, serve, bench-endpoint, jobs, data, models"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_configuration_is_frozen_and_survives_pickle_and_json(config):
 
 
 def test_every_command_has_its_own_word():
-    words = {"bench-endpoint", "data", "evaluate", "models", "predict", "score", "serve", "train"}
+    words = {"bench-endpoint", "data", "evaluate", "jobs", "models", "predict", "score", "serve", "train"}
     assert sorted(cls.command for cls in COMMANDS) == sorted(words)
 
 
