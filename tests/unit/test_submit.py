@@ -135,12 +135,11 @@ def test_the_digest_is_that_of_the_source(tmp_path):
         (tmp_path / package / "__init__.py").write_text("")
 
     def digest():
-        command = [sys.executable, "-S", probe.__file__]
-        return json.loads(subprocess.run(command, capture_output=True, check=True, env=env, cwd=tmp_path).stdout)[
-            "code"
-        ]
+        # -S, or an editable install of this checkout would be found.
+        command = [sys.executable, "-S", "-c", Path(probe.__file__).read_text()]
+        said = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout
+        return json.loads(said)["code"]
 
-    # -S, or an editable install of this checkout would be found; the script's own folder is jobs/, which holds none.
     first = digest()
     (tmp_path / "jobs" / "more.py").write_text("1")
     second = digest()
