@@ -23,6 +23,9 @@ from mnist_core.runs import Run, refuse_unfinished
 from mnist_core.storage import open_storage
 from mnist_core.training import hold_out
 
+GROUP_START_S = 60
+"""For so long Ray Train waits for a group of workers to find room before it tries anew."""
+
 TEST_FRACTION = 1 / 6
 """Share held out as a test set from a dataset that has one split only."""
 
@@ -158,9 +161,14 @@ def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, t
             # resumed from our checkpoints, which survive a driver that is killed while it writes.
             name=f"ray-{secrets.token_hex(4)}",
             storage_path=this_run.storage.path(this_run.folder),
-            failure_config=FailureConfig(max_failures=config.max_failures, controller_failure_limit=0),
+            failure_config=FailureConfig(config.max_failures, controller_failure_limit=_patience(config)),
         ),
     )
+
+
+def _patience(config: TrainConfig) -> int:
+    """How often a group of workers may find no room for a minute: where a node is lost, Ray first counts on it still."""
+    return config.max_failures + int(config.resource_wait_s / GROUP_START_S)
 
 
 def _explain(err: BaseException, this_run: Run) -> BaseException:
