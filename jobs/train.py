@@ -167,7 +167,7 @@ def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, t
 
 
 def _patience(config: TrainConfig) -> int:
-    """How often a group of workers may find no room for a minute: where a node is lost, Ray first counts on it still."""
+    """How often a group of workers may wait a minute in vain: where a node is lost, Ray first counts on it still."""
     return config.max_failures + int(config.resource_wait_s / GROUP_START_S)
 
 
