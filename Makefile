@@ -23,11 +23,11 @@ export MNIST_DATA_DIR ?= $(abspath $(DATA))
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-node train serve demo test test-unit coverage lint bench lock clean
+.PHONY: help setup setup-node train serve demo test test-cluster test-unit coverage lint bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-	  printf '  make %-10s %s\n' "$$name" "$$text"; done
+	  printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 setup: $(VENV)/dev.stamp ## make .venv with everything that development needs
 
@@ -46,14 +46,17 @@ demo: $(VENV)/runtime.stamp ## train briefly, score, serve, ask in every protoco
 	@dataset=mnist; test -n "$$MNIST_DATA_DIR" || $(BIN)/mnist data fetch mnist || dataset=uci-digits; \
 	$(BIN)/python examples/demo.py --dataset $$dataset
 
-test: $(VENV)/dev.stamp ## run every test (TEST_FLAGS)
-	$(BIN)/pytest $(TEST_FLAGS)
+test: $(VENV)/dev.stamp ## run every test that one machine can run (TEST_FLAGS)
+	$(BIN)/pytest -m "not cluster" $(TEST_FLAGS)
+
+test-cluster: $(VENV)/dev.stamp ## bring up a cluster of three hosts, here, and test on it (root; ip, sshd, rsync)
+	$(BIN)/pytest tests/cluster $(TEST_FLAGS)
 
 test-unit: $(VENV)/dev.stamp ## run the unit tests only
 	$(BIN)/pytest tests/unit $(TEST_FLAGS)
 
 coverage: $(VENV)/dev.stamp ## run every test and say which lines and branches none reaches
-	$(BIN)/pytest --cov --cov-report=term-missing $(TEST_FLAGS)
+	$(BIN)/pytest -m "not cluster" --cov --cov-report=term-missing $(TEST_FLAGS)
 
 lint: $(VENV)/dev.stamp ## check style, format and types
 	$(BIN)/ruff check
