@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,14 @@ class Command:
         return [child for child in children if title in _title(child)]
 
     def kill(self) -> None:
-        """SIGKILL the driver, as the machine would; Ray's processes notice and end by themselves."""
-        descendants = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGKILL)
+        """SIGKILL the driver and all that it has started, as a machine that dies does."""
+        processes = [psutil.Process(self.process.pid)]
+        processes += processes[0].children(recursive=True)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.communicate()
-        psutil.wait_procs(descendants, timeout=DEADLINE_S / 2)
+        psutil.wait_procs(processes, timeout=DEADLINE_S / 2)
 
 
 def _title(process: psutil.Process) -> str:
