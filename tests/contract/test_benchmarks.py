@@ -40,7 +40,7 @@ def check_shape(answer: dict, benchmark: str) -> None:
         assert list(check) == ["value", "bound", "met"]
 
 
-@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines", "score", "serve"])
+@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines", "score", "serve", "scaling"])
 def test_a_benchmark_says_what_it_measures_when_asked_for_help(name):
     text = run_benchmark(name, "--help")
     assert "--rounds" in text
@@ -67,6 +67,15 @@ def test_score_compares_the_command_with_a_plain_loop():
         "loop, idx: whole",
         "loop, idx: steady",
     ]
+
+
+def test_scaling_counts_what_a_ring_sends():
+    answer = json.loads(run_benchmark("scaling", "--smoke", "--loopback", "--workers", "2").splitlines()[-1])
+    check_shape(answer, "scaling")
+    sent = next(row["median"] for row in answer["rows"] if row["way"] == "2 workers: sent by each")
+    # 34,826 weights and three counts of 8 bytes, of which each of two workers sends half twice.
+    assert 34_829 * 8 / 1e3 == pytest.approx(answer["ratios"]["KB of gradient in fixed point"], rel=0.01)
+    assert answer["ratios"]["KB of gradient in fixed point"] <= sent < 3 * 34_829 * 8 / 1e3
 
 
 @pytest.mark.ray
