@@ -18,6 +18,8 @@ The model, for N workers, M micro-batches and G bytes of gradient:
 to *together*; the network's latency is added to `hop`. Fits are least squares over the measured points, and the error
 with which the model meets those is printed. Beyond them the model assumes: machines like this one with a core a worker,
 a network whose bandwidth each worker has for itself, and nobody who is slower than the others.
+
+Reported are medians over the rounds, the error of the model at the measured points, and what it says beyond them.
 """
 
 from __future__ import annotations
