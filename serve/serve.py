@@ -133,7 +133,6 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
         os.environ.update(front_environment(config, Path(folder)))
     refuse_dead(address)
     import ray
-    from ray import serve as ray_serve
 
     level = logging.INFO if config.verbose else logging.ERROR
     with ExitStack() as stack:
@@ -154,11 +153,21 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if address != LOCAL:
-                ray_serve.delete(APPLICATION)
-            if address == LOCAL or not ray_serve.status().applications:
-                ray_serve.shutdown()
+            _take_down()
             ray.shutdown()
+
+
+def _take_down() -> None:
+    """End Ray Serve, or only our application where a cluster has others.
+
+    Once told, Ray's controller does it by itself: this process may be killed three seconds after it was asked to stop.
+    """
+    from ray import serve as ray_serve
+
+    if set(ray_serve.status().applications) - {APPLICATION}:
+        ray_serve.delete(APPLICATION, _blocking=False)
+    else:
+        ray_serve.shutdown()
 
 
 def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,15 @@ def ask(address: str, timeout: float = 30) -> dict[str, Any]:
         return dict(json.load(answer))
 
 
+def listens(address: str) -> bool:
+    """Whether somebody listens where the endpoint does."""
+    try:
+        socket.create_connection((address, 8000), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def serving_on(cluster: Any, *words: str) -> Iterator[dict[str, Any]]:
     """Serve by a job, until the end of the block; gives what the endpoint says when it is ready."""
@@ -36,3 +46,4 @@ def serving_on(cluster: Any, *words: str) -> Iterator[dict[str, Any]]:
             cluster.run("jobs", "stop", job)
             process.communicate(timeout=60)
             poll(lambda: "STOPPED" in cluster.run("jobs", "status", job)[0], 60)
+            poll(lambda: not listens(cluster.head.address), 60)

@@ -156,7 +156,10 @@ class Load:
                 connection = connection and connection.close()
                 self._stop.wait(0.02)
 
-    def end(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -165,16 +168,15 @@ class Load:
 @pytest.mark.parametrize("fault", ["power", "network"])
 def test_a_node_is_lost_and_the_endpoint_answers_from_the_others(cluster, victim, fault, tell):
     with serving_on(cluster, "--min-replicas", "2", "--max-replicas", "2", "--cpus-per-replica", "1.5"):
-        load = Load(cluster.head.address, 8)
-        poll(lambda: load.answers[200] > 500, 60)
-        before = load.answers[200]
-        victim.power_off() if fault == "power" else victim.unplug()
-        poll(lambda: load.answers[200] > before + 2000, 120)
-        if fault == "network":
-            time.sleep(CUT_S)  # the fault itself
-            victim.plug_in()
-            poll(lambda: ask(cluster.head.address)["model_version"] == "mnist/1", 60)
-        load.end()
+        with Load(cluster.head.address, 8) as load:
+            poll(lambda: load.answers[200] > 500, 60)
+            before = load.answers[200]
+            victim.power_off() if fault == "power" else victim.unplug()
+            poll(lambda: load.answers[200] > before + 2000, 120)
+            if fault == "network":
+                time.sleep(CUT_S)  # the fault itself
+                victim.plug_in()
+                poll(lambda: ask(cluster.head.address)["model_version"] == "mnist/1", 60)
         wrong = sum(load.answers.values()) - load.answers[200] + len(load.failures)
         tell(f"node lost ({fault}) under 8 clients: {wrong} of {sum(load.answers.values()):,} requests failed")
         # Requests that were on the dead node; HAProxy repeats those that had no answer yet.
