@@ -1,0 +1,117 @@
+"""``mnist-node``: the environment it makes, and a node that it starts, with TLS from a CA of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ray.util import get_node_ip_address
+from serving import poll
+
+from serve.front import free_ports
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+NODE = Path(sys.executable).with_name("mnist-node")
+HOST = get_node_ip_address()
+"""Ray takes this address of a machine, whatever it is told."""
+
+
+def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, env={**os.environ, **env}, check=False)
+
+
+def environment(**env: str) -> dict[str, str]:
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    return dict(json.loads(run(str(NODE), sys.executable, "-c", code, **env).stdout))
+
+
+def test_the_environment_of_a_node_serves_on_its_own_address_and_asks_for_a_token():
+    found = environment()
+    assert found["RAY_AUTH_MODE"] == "token"
+    assert found["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert found["RAY_SERVE_HAPROXY_BINARY_PATH"].endswith("mnist-haproxy")
+    assert found["FRONT_HOST"] not in ("0.0.0.0", "")
+    assert found["PATH"].split(os.pathsep)[0] == str(NODE.parent)
+
+
+def test_what_is_set_already_stays_as_it_is():
+    found = environment(RAY_SERVE_HAPROXY_RETRIES="7", MNIST_HOST="127.0.0.9", RAY_AUTH_MODE="disabled")
+    assert found["RAY_SERVE_HAPROXY_RETRIES"] == "7"
+    assert found["FRONT_HOST"] == "127.0.0.9"
+    assert found["RAY_AUTH_MODE"] == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ((), 2, "usage: mnist-node COMMAND..."),
+        (("--help",), 0, "usage: mnist-node COMMAND..."),
+        (("no-such-command",), 2, "error: mnist-node no-such-command: "),
+    ],
+)
+def test_wrong_words_are_told(words, code, text):
+    done = run(str(NODE), *words)
+    assert done.returncode == code
+    assert (done.stdout + done.stderr).startswith(text)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """Variables with which a process speaks TLS, with a certificate of a CA of our own."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ["req", "-newkey", "rsa:2048", "-nodes", "-subj"]
+    openssl(*new, "/CN=our own", "-x509", "-days", "1", "-keyout", "ca.key", "-out", "ca.crt")
+    openssl(*new, "/CN=node", "-keyout", "node.key", "-out", "node.csr")
+    (folder / "names").write_text(f"subjectAltName=IP:{HOST},IP:127.0.0.1\n")
+    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "1", "-extfile", "names"]
+    openssl("x509", "-req", "-in", "node.csr", *signed, "-out", "node.crt")
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(folder / "node.crt"),
+        "RAY_TLS_SERVER_KEY": str(folder / "node.key"),
+        "RAY_TLS_CA_CERT": str(folder / "ca.crt"),
+    }
+
+
+@contextmanager
+def head(folder: Path, **env: str) -> Iterator[str]:
+    """A node of a cluster on this machine; gives its address."""
+    port, client, dashboard, agent = free_ports(4)
+    ports = [f"--port={port}", f"--ray-client-server-port={client}", f"--dashboard-port={dashboard}"]
+    place = [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
+    command = [str(NODE), "ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", *ports, *place]
+    log = folder / "ray.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **env})
+    try:
+        poll(lambda: "will now block" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield f"{HOST}:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_nodes_speak_tls_with_certificates_of_our_own(authority, model_storage, tmp_path_factory):
+    command = [sys.executable, "-m", "jobs.cli", "evaluate", "mnist", "--dataset", "uci-digits", "--workers", "2"]
+    command += ["--storage", model_storage, "--json"]
+    with head(tmp_path_factory.mktemp("r"), **authority) as address:
+        where = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
+        done = run(*command, **where, **authority)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["count"] == 360
+        openssl = ["openssl", "s_client", "-connect", address, "-CAfile", authority["RAY_TLS_CA_CERT"], "-brief"]
+        certs = ["-cert", authority["RAY_TLS_SERVER_CERT"], "-key", authority["RAY_TLS_SERVER_KEY"]]
+        said = subprocess.run([*openssl, *certs], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        assert "Verification: OK" in said.stderr
