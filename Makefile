@@ -23,7 +23,7 @@ export MNIST_DATA_DIR ?= $(abspath $(DATA))
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-node train serve demo test test-cluster test-unit coverage lint bench lock clean
+.PHONY: help setup setup-node train serve demo test test-cluster test-faults test-unit coverage lint bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -50,7 +50,10 @@ test: $(VENV)/dev.stamp ## run every test that one machine can run (TEST_FLAGS)
 	$(BIN)/pytest -m "not cluster" $(TEST_FLAGS)
 
 test-cluster: $(VENV)/dev.stamp ## bring up a cluster of three hosts, here, and test on it (root; ip, sshd, rsync)
-	$(BIN)/pytest tests/cluster $(TEST_FLAGS)
+	$(BIN)/pytest tests/cluster -m "not faults" $(TEST_FLAGS)
+
+test-faults: $(VENV)/dev.stamp ## cut power and network of those hosts while they work: a quarter of an hour
+	$(BIN)/pytest tests/cluster -m faults --verbose $(TEST_FLAGS)
 
 test-unit: $(VENV)/dev.stamp ## run the unit tests only
 	$(BIN)/pytest tests/unit $(TEST_FLAGS)

@@ -124,7 +124,7 @@ def cluster(lan: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterat
         cluster.wait_until_whole()
         yield cluster
         ray_command("down", config)
-        assert not cluster.head.ssh("pgrep raylet", check=False)
+        poll(lambda: not cluster.head.ssh("pgrep raylet", check=False))
     finally:
         cluster.close_tunnel()
 

@@ -1,6 +1,6 @@
 """Hosts that lose their power or their network: what a run, a scoring job and the endpoint make of it.
 
-Each test prints what it has counted; docs/operations.md has the table (`pytest tests/cluster/test_faults.py -s`).
+Each test prints what it has counted; docs/operations.md has the table (`make test-faults`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training_runs import final_weights, write_digits
 from mnist_core.runs import Run
 from mnist_core.storage import open_storage
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(900)]
 
 ONE_A_NODE = ["--cpus-per-worker", "1.5"]  # of two CPUs
 NUM_IMAGES = 120_000
@@ -155,6 +155,8 @@ class Load:
                 self.failures.append(repr(err))
                 connection = connection and connection.close()
                 self._stop.wait(0.02)
+        if connection:
+            connection.close()
 
     def __enter__(self):
         return self
