@@ -79,6 +79,33 @@ def test_with_a_certificate_both_fronts_speak_tls_only(tmp_path, certificate):
     assert checked.returncode == 0, checked.stderr
 
 
+SERVERS = """backend http-mnist
+    server here 127.0.0.1:30000 check observe layer4 error-limit 1 on-error mark-down
+    server there 10.0.0.8:30000 check observe layer4 error-limit 1 on-error mark-down
+    server fallback 127.0.0.1:8500 check backup
+"""
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_on_a_node_of_a_cluster_the_front_is_on_its_address_and_on_loopback(tmp_path, certificate, tls):
+    text = adapt(AS_RAY_WRITES_IT + SERVERS, certificate if tls else None, "10.0.0.7")
+    for port in (8000, 9000):
+        assert f"bind 127.0.0.1:{port},10.0.0.7:{port} " in text.replace("\n", " ")
+    assert "bind 127.0.0.1:9101" in text
+    assert "bind 127.0.0.1:8404" in text
+    # Replicas of this node listen on its address; Ray's own proxy, of last resort, on loopback.
+    assert "server here 10.0.0.7:30000 check" in text
+    assert "server there 10.0.0.8:30000 check" in text
+    assert "server fallback 127.0.0.1:8500 check backup" in text
+    checked = check(text, tmp_path)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("host", [None, "127.0.0.1", "0.0.0.0", "::"])
+def test_elsewhere_fronts_and_servers_stay_where_ray_has_them(host):
+    assert adapt(AS_RAY_WRITES_IT + SERVERS, None, host) == adapt(AS_RAY_WRITES_IT + SERVERS, None)
+
+
 def test_until_there_is_an_application_clients_are_asked_to_come_again():
     assert "return status 503" in adapt(AS_RAY_WRITES_IT, None)
     assert "status 404" not in adapt(AS_RAY_WRITES_IT, None)
