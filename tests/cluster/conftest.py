@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -83,11 +84,12 @@ class Cluster:
         return dict(json.loads(self.run(*words, "--json")[0].splitlines()[-1]))
 
     def alive(self) -> set[str]:
-        """The addresses of the nodes that the cluster believes alive."""
-        code = "import ray, json; ray.init(log_to_driver=False); print(json.dumps(ray.nodes()))"
+        """The addresses of the nodes that the cluster believes alive; none where it cannot be asked."""
+        code = "import ray, json; ray.init(log_to_driver=False); print('NODES', json.dumps(ray.nodes()))"
         python = f"{self.head.home}/mnist-on-ray/.venv/bin/python"
-        said = self.head.ssh(f"RAY_AUTH_MODE=token RAY_ADDRESS=auto {python} -c '{code}' 2>/dev/null")
-        return {node["NodeManagerAddress"] for node in json.loads(said.splitlines()[-1]) if node["Alive"]}
+        said = self.head.ssh(f'RAY_AUTH_MODE=token RAY_ADDRESS=auto {python} -c "{code}" 2>/dev/null', check=False)
+        found = re.search(r"(?m)^NODES (.*)$", said)
+        return {node["NodeManagerAddress"] for node in json.loads(found[1]) if node["Alive"]} if found else set()
 
     def wait_until_whole(self) -> None:
         """Wait until every host is a node of it."""
