@@ -94,20 +94,22 @@ class ClusterClient:
         """
         log = _Lines(take)
         deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                info = asyncio.run(self._tail_until_end(job, log))
-                if info.status.is_terminal():
-                    log.catch_up(self.log(job))
-                    return info
-                deadline = time.monotonic() + PATIENCE_S
-            except (RuntimeError, OSError, ResourcesError) as err:
-                if time.monotonic() > deadline:
-                    raise JobFailedError(
-                        f"{self.address} has not answered for {PATIENCE_S:g} s; job {job} may go on: "
-                        f"mnist jobs logs {job} --address {self.address}"
-                    ) from err
-            time.sleep(RETRY_S)
+        with asyncio.Runner() as runner:
+            runner.get_loop()  # now, so that Ctrl-C cannot meet it half made
+            while True:
+                try:
+                    info = runner.run(self._tail_until_end(job, log))
+                    if info.status.is_terminal():
+                        log.catch_up(self.log(job))
+                        return info
+                    deadline = time.monotonic() + PATIENCE_S
+                except (RuntimeError, OSError, ResourcesError) as err:
+                    if time.monotonic() > deadline:
+                        raise JobFailedError(
+                            f"{self.address} has not answered for {PATIENCE_S:g} s; job {job} may go on: "
+                            f"mnist jobs logs {job} --address {self.address}"
+                        ) from err
+                time.sleep(RETRY_S)
 
     async def _tail_until_end(self, job: str, log: _Lines) -> Any:
         """Follow the log until it breaks off or the job has ended; Ray itself notices an end seconds later."""

@@ -71,7 +71,7 @@ def test_a_job_that_is_left_alone_is_found_again_and_stopped(cluster, digits):
     poll(lambda: "STOPPED" in cluster.run("jobs", "status", job)[0], 60)
     assert "ended before" in cluster.run("jobs", "stop", job)[0]
     with cluster.start("train", *words, "--run", "long") as again:  # Ctrl-C lets it go
-        assert any("epoch" in line for line in iter(again.stderr.readline, ""))
+        assert any(re.search(r"epoch +\d+/500", line) for line in iter(again.stderr.readline, ""))
         again.send_signal(signal.SIGINT)
         left = again.communicate(timeout=60)[1]
     assert again.returncode == 1
