@@ -82,16 +82,19 @@ class ClusterClient:
             text: str = self._client.get_job_logs(job)
             return text
 
-    def follow(self, job: str, take: Callable[[str], None]) -> Any:
+    def follow(self, job: str, take: Callable[[str], None], interrupted: Callable[[], None] | None = None) -> Any:
         """Hand out a job's log as it is written, until the job ends; a broken connection is made anew.
 
         Args:
             job: Its id.
             take: Gets each line, without its end.
+            interrupted: Decides what Ctrl-C means: if it returns, the log is followed further; None: the end.
 
         Returns:
             Ray's ``JobDetails`` at the end.
         """
+        from aiohttp import ClientError
+
         log = _Lines(take)
         deadline = time.monotonic() + PATIENCE_S
         with asyncio.Runner() as runner:
@@ -103,7 +106,11 @@ class ClusterClient:
                         log.catch_up(self.log(job))
                         return info
                     deadline = time.monotonic() + PATIENCE_S
-                except (RuntimeError, OSError, ResourcesError) as err:
+                except KeyboardInterrupt:
+                    if interrupted is None:
+                        raise
+                    interrupted()
+                except (RuntimeError, OSError, ClientError, ResourcesError) as err:
                     if time.monotonic() > deadline:
                         raise JobFailedError(
                             f"{self.address} has not answered for {PATIENCE_S:g} s; job {job} may go on: "

@@ -26,7 +26,7 @@ def look(names: list[str]) -> dict[str, Any]:
 
     Returns:
         ``python`` and ``versions`` (None where a distribution is missing), and ``code``: a digest of the package's
-        source, or None where it is not installed.
+        files, or None where it is not installed.
     """
     versions: dict[str, str | None] = {}
     for name in names:
@@ -38,14 +38,14 @@ def look(names: list[str]) -> dict[str, Any]:
 
 
 def digest() -> str | None:
-    """The digest of the package's source; None where one of its folders is missing."""
+    """The digest of the package's files; None where one of its folders is missing."""
     found = hashlib.sha256()
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.origin:
             return None
         folder = Path(spec.origin).parent
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(each for each in folder.rglob("*") if each.is_file() and each.suffix != ".pyc"):
             found.update(f"{package}/{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return found.hexdigest()
 

@@ -228,12 +228,7 @@ class _Tail:
 
 def _follow(client: ClusterClient, job: str, show: Show) -> dict[str, Any]:
     tail = _Tail(show)
-    while True:
-        try:
-            info = client.follow(job, tail.take)
-            break
-        except KeyboardInterrupt:
-            _interrupted(client, job)
+    info = client.follow(job, tail.take, lambda: _interrupted(client, job))
     status = info.status.value
     if status == "SUCCEEDED" and tail.result is not None:
         return tail.result

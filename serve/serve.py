@@ -56,14 +56,19 @@ def run(config: ServeConfig) -> dict[str, Any]:
     manifest = open_model(open_storage(config.storage), config.model).manifest
     ApiKeys(config.api_key_file)
     config = _choose_ports(_choose_host(config))
-    with _stop_signals() as stop, tempfile.TemporaryDirectory(prefix="mnist-front-") as folder, _ray(config, folder):
+    with (
+        _stop_signals() as stop,
+        tempfile.TemporaryDirectory(prefix="mnist-front-") as folder,
+        _ray(config, folder),
+        _application(config),
+    ):
         result: dict[str, Any] = {
             "http": f"{'https' if config.tls_cert_file else 'http'}://{_reachable(config.host)}:{config.port}",
             "grpc": f"{_reachable(config.host)}:{config.grpc_port}",
             "model_version": f"{manifest.name}/{manifest.version}",
         }
         result["try"] = lines_to_paste(config, result["http"], manifest.name)
-        _deploy(config, result["http"], stop)
+        _wait_until_ready(config, result["http"], stop)
         result["startup_seconds"] = round(time.monotonic() - started, 3)
         if not stop.is_set():
             print(json.dumps(result) if config.json_output else describe(result), file=stdout, flush=True)
@@ -153,8 +158,50 @@ def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
         try:
             yield
         finally:
-            _take_down()
             ray.shutdown()
+
+
+@contextmanager
+def _application(config: ServeConfig) -> Iterator[None]:
+    """Our application on Ray Serve, for as long as the block lasts."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.config import HTTPOptions, gRPCOptions
+
+    from serve.app import deployment
+
+    _refuse_others(config)
+    try:
+        ray_serve.start(
+            http_options=HTTPOptions(host=LOOPBACK if _nodes_choose() else config.host, port=config.port),
+            grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
+        )
+        ray_serve.run(deployment(config), name=APPLICATION, route_prefix="/")
+    except (RuntimeError, TimeoutError, RayError) as err:
+        _take_down()
+        raise ServingFailedError(f"the application did not start: {err}") from err
+    try:
+        yield
+    finally:
+        _take_down()
+
+
+def _refuse_others(config: ServeConfig) -> None:
+    """What a cluster serves already stays as it is: its ports, and an endpoint that another job has started."""
+    from ray import serve as ray_serve
+    from ray.serve.context import _get_global_client
+
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is None:
+        return
+    port = running.http_config.port
+    if port != config.port:
+        raise ServingFailedError(f"Ray Serve runs on this cluster and listens on {port}: use --port {port}")
+    if APPLICATION in ray_serve.status().applications:
+        raise ServingFailedError(
+            "this cluster has an endpoint already: mnist jobs stop its job, or serve shutdown; a new model needs "
+            "neither, see mnist models promote"
+        )
 
 
 def _take_down() -> None:
@@ -170,22 +217,7 @@ def _take_down() -> None:
         ray_serve.shutdown()
 
 
-def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
-    from ray import serve as ray_serve
-    from ray.exceptions import RayError
-    from ray.serve.config import HTTPOptions, gRPCOptions
-
-    from serve.app import deployment
-
-    try:
-        ray_serve.start(
-            http_options=HTTPOptions(host=LOOPBACK if _nodes_choose() else config.host, port=config.port),
-            grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
-        )
-        _refuse_other_port(config)
-        ray_serve.run(deployment(config), name=APPLICATION, route_prefix="/")
-    except (RuntimeError, TimeoutError, RayError) as err:
-        raise ServingFailedError(f"the application did not start: {err}") from err
+def _wait_until_ready(config: ServeConfig, address: str, stop: threading.Event) -> None:
     context = ssl.create_default_context(cafile=config.tls_cert_file) if config.tls_cert_file else None
     if context:
         context.check_hostname = False  # it is our own address, by whatever name
@@ -198,15 +230,6 @@ def _deploy(config: ServeConfig, address: str, stop: threading.Event) -> None:
             if time.monotonic() > deadline:
                 raise ServingFailedError(f"{address} does not answer: {err}") from err
             stop.wait(0.1)
-
-
-def _refuse_other_port(config: ServeConfig) -> None:
-    """Ray Serve that runs already keeps its ports."""
-    from ray.serve.context import _get_global_client
-
-    port = _get_global_client().http_config.port
-    if port != config.port:
-        raise ServingFailedError(f"Ray Serve runs on this cluster and listens on {port}: use --port {port}")
 
 
 def _watch(stop: threading.Event) -> None:
