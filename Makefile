@@ -52,7 +52,7 @@ test: $(VENV)/dev.stamp ## run every test that one machine can run (TEST_FLAGS)
 test-cluster: $(VENV)/dev.stamp ## bring up a cluster of three hosts, here, and test on it (root; ip, sshd, rsync)
 	$(BIN)/pytest tests/cluster -m "not faults" $(TEST_FLAGS)
 
-test-faults: $(VENV)/dev.stamp ## cut power and network of those hosts while they work: a quarter of an hour
+test-faults: $(VENV)/dev.stamp ## cut power and network of those hosts while they work
 	$(BIN)/pytest tests/cluster -m faults --verbose $(TEST_FLAGS)
 
 test-unit: $(VENV)/dev.stamp ## run the unit tests only

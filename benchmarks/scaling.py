@@ -182,14 +182,14 @@ def draw(path: Path, predicted: dict[str, list[float]], title: str) -> None:
 
 
 @contextmanager
-def network(folder: Path, *, wanted: bool) -> Iterator[list[hosts.Host]]:
+def network(folder: Path, count: int, *, wanted: bool) -> Iterator[list[hosts.Host]]:
     """Hosts of their own for the workers, or none where this machine does not permit that."""
     reason = hosts.missing() if wanted else "not wanted"
     if reason:
         print(f"workers share this machine's loopback: {reason}", file=sys.stderr)
         yield []
         return
-    with hosts.hosts(folder, [f"scale{number}" for number in WORKERS]) as lan:
+    with hosts.hosts(folder, [f"scale{number}" for number in range(count)]) as lan:
         yield lan
 
 
@@ -207,7 +207,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.smoke:
         options.rounds, options.steps = 1, 2
-    with tempfile.TemporaryDirectory() as name, network(Path(name), wanted=not options.loopback) as lan:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        network(Path(name), max(2, *options.workers), wanted=not options.loopback) as lan,
+    ):
         ways = {
             str(workers): lambda workers=workers: measure(workers, options.steps, Path(name), lan)
             for workers in WORKERS

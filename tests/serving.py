@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+from processes import descendants
 
 DEADLINE_S = 120.0
 
@@ -59,14 +60,7 @@ class Endpoint:
 
     def actors(self, title: str) -> list[psutil.Process]:
         """Processes of the endpoint whose title holds a word: ``ServeReplica``, ``haproxy``, ``ServeController``."""
-        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if title in _title(child)]
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+        return descendants(self.process.pid, title)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from processes import descendants
 
 from mnist_core.checkpoints import newest_checkpoint
 from mnist_core.runs import Run
@@ -61,8 +62,7 @@ class Command:
 
     def workers(self, title: str = "RayTrainWorker") -> list[psutil.Process]:
         """The processes in which Ray trains, or does what the title says."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if title in _title(child)]
+        return descendants(self.process.pid, title)
 
     def kill(self) -> None:
         """SIGKILL the driver and all that it has started, as a machine that dies does."""
@@ -73,13 +73,6 @@ class Command:
                 process.kill()
         self.process.communicate()
         psutil.wait_procs(processes, timeout=DEADLINE_S / 2)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes import answers
 from serving import poll
 
 NETWORK = "10.77.0"
@@ -73,7 +73,7 @@ class Host:
         inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", boot]
         with (self.folder / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen(["ip", "netns", "exec", self.name, *inside], stderr=log)
-        poll(lambda: _answers(self.address))
+        poll(lambda: answers(self.address, 22))
 
     def power_off(self) -> None:
         """End all its processes at once, with SIGKILL, as a power cut does."""
@@ -148,14 +148,6 @@ def _host(shared: Path, name: str, number: int) -> Iterator[Host]:
         stack.callback(host.power_off)
         host.power_on()
         yield host
-
-
-def _answers(address: str) -> bool:
-    try:
-        socket.create_connection((address, 22), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _ip(*words: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from processes import answers
 from serving import poll
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (300, 28, 28)).astype(np.uint8)
@@ -22,15 +22,6 @@ def ask(address: str, timeout: float = 30) -> dict[str, Any]:
     request = urllib.request.Request(f"http://{address}:8000/predict", PIXELS[0].tobytes(), headers)
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         return dict(json.load(answer))
-
-
-def listens(address: str) -> bool:
-    """Whether somebody listens where the endpoint does."""
-    try:
-        socket.create_connection((address, 8000), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
@@ -46,4 +37,4 @@ def serving_on(cluster: Any, *words: str) -> Iterator[dict[str, Any]]:
             cluster.run("jobs", "stop", job)
             process.communicate(timeout=60)
             poll(lambda: "STOPPED" in cluster.run("jobs", "status", job)[0], 60)
-            poll(lambda: not listens(cluster.head.address), 60)
+            poll(lambda: not answers(cluster.head.address, 8000), 60)
