@@ -45,6 +45,16 @@ def test_a_model_is_promoted_and_every_node_follows(cluster):
     promote(storage, "mnist", "1")
 
 
+@pytest.mark.usefixtures("endpoint")
+@pytest.mark.parametrize(
+    ("words", "message"), [([], "this cluster has an endpoint already"), (["--port", "8001"], "use --port 8000")]
+)
+def test_a_second_endpoint_is_refused_and_the_first_goes_on(cluster, words, message):
+    _, err = cluster.run("serve", "--storage", str(cluster.storage), *words, code=1)
+    assert message in err.splitlines()[-1]
+    assert ask(cluster.head.address)["model_version"]
+
+
 def documented() -> list[tuple[str, set[str], str]]:
     """The rows of the table of ports: ports (a pattern), processes and where they listen."""
     rows = re.findall(r"^\| ([\d, -]+|any) \| `([^|]+)` \| (loopback|own|all) \|", SECURITY.read_text(), re.MULTILINE)
