@@ -1,11 +1,13 @@
 """Hosts on one machine: each a network, process and mount namespace with an address, an ssh server and a home folder.
 
 They share the machine's files, among them this checkout and a folder for storage, as hosts with NFS do. Needs root, and
-``ip``, ``sshd`` and ``rsync``.
+``ip``, ``sshd`` and ``rsync``. Nothing is left of them once this process has ended, however it did: their network is
+its own, and they end with it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -13,12 +15,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processes import answers
 from serving import poll
 
 NETWORK = "10.77.0"
 BRIDGE = "mnist-lan"
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000  # sched.h
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 
 SSHD_CONFIG = """
@@ -71,8 +75,9 @@ class Host:
         """Boot it, and wait until it lets in."""
         boot = BOOT.format(folder=self.folder, name=self.name, sshd=SSHD)
         inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", boot]
+        command = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.name, *inside]
         with (self.folder / "sshd.log").open("ab") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", self.name, *inside], stderr=log)
+            self.process = subprocess.Popen(command, stderr=log)
         poll(lambda: answers(self.address, 22))
 
     def power_off(self) -> None:
@@ -95,11 +100,16 @@ def missing() -> str | None:
     """Why there can be no such hosts here; None if there can."""
     if os.geteuid() != 0:
         return "needs root"
-    absent = [name for name in ("ip", "rsync", "ssh", "unshare") if not shutil.which(name)] + ["sshd"] * (not SSHD)
+    programs = ("ip", "rsync", "setpriv", "ssh", "unshare")
+    absent = [name for name in programs if not shutil.which(name)] + ["sshd"] * (not SSHD)
     if absent:
         return f"needs {', '.join(absent)}"
-    probe = subprocess.run(["unshare", "--net", "--pid", "--mount", "--fork", "true"], capture_output=True, check=False)
-    return None if probe.returncode == 0 else f"no namespaces here: {probe.stderr.decode().strip()}"
+    probe = subprocess.run(
+        ["unshare", "--net", "--pid", "--mount", "--fork", "ip", "link", "add", BRIDGE, "type", "bridge"],
+        capture_output=True,
+        check=False,
+    )
+    return None if probe.returncode == 0 else f"no networks of our own here: {probe.stderr.decode().strip()}"
 
 
 def ssh_words(folder: Path) -> list[str]:
@@ -110,7 +120,7 @@ def ssh_words(folder: Path) -> list[str]:
 
 @contextmanager
 def hosts(folder: Path, names: list[str]) -> Iterator[list[Host]]:
-    """Boot hosts on one network; all is gone at the end of the block.
+    """Boot hosts on one network, on which the calling thread and all that it starts in the block are too.
 
     Args:
         folder: For their files; each host's home is ``NAME/home``.
@@ -118,11 +128,35 @@ def hosts(folder: Path, names: list[str]) -> Iterator[list[Host]]:
     """
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
     with ExitStack() as stack:
+        stack.enter_context(_network_of_our_own())
         _ip("link", "add", BRIDGE, "type", "bridge")
-        stack.callback(_ip, "link", "del", BRIDGE)
         _ip("addr", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
         yield [stack.enter_context(_host(folder, name, 10 + index)) for index, name in enumerate(names)]
+
+
+@contextmanager
+def _network_of_our_own() -> Iterator[None]:
+    """Take the calling thread to a network with nothing on it but loopback, where names of links and hosts are free."""
+    libc = ctypes.CDLL(None, use_errno=True)  # os.unshare and os.setns: from Python 3.12
+    now = Path("/proc/thread-self/ns")
+    with (now / "net").open() as network, (now / "mnt").open() as mounts:
+        _call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)
+        try:
+            for command in ("mount --make-rprivate /", "mkdir -p /run/netns", "mount -t tmpfs netns /run/netns"):
+                subprocess.run(command.split(), check=True)
+            _ip("link", "set", "lo", "up")
+            yield
+        finally:
+            folder = Path.cwd()
+            _call(libc.setns, mounts.fileno(), CLONE_NEWNS)  # which leads to the root folder
+            _call(libc.setns, network.fileno(), CLONE_NEWNET)
+            os.chdir(folder)
+
+
+def _call(function: Any, *values: int) -> None:
+    if function(*values) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @contextmanager
@@ -151,4 +185,5 @@ def _host(shared: Path, name: str, number: int) -> Iterator[Host]:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
