@@ -24,6 +24,8 @@ from serve.front import free_ports
 ROOT = Path(__file__).parents[2]
 NAMES = ["head", "one", "two"]
 JOB_DEADLINE_S = 300
+START = "~/mnist-on-ray/.venv/bin/mnist-node"
+"""What nodes of deploy/on-prem.yaml are started with."""
 
 
 @dataclass

@@ -139,19 +139,15 @@ def hosts(folder: Path, names: list[str]) -> Iterator[list[Host]]:
 def _network_of_our_own() -> Iterator[None]:
     """Take the calling thread to a network with nothing on it but loopback, where names of links and hosts are free."""
     libc = ctypes.CDLL(None, use_errno=True)  # os.unshare and os.setns: from Python 3.12
-    now = Path("/proc/thread-self/ns")
-    with (now / "net").open() as network, (now / "mnt").open() as mounts:
+    with Path("/proc/thread-self/ns/net").open() as before:
         _call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)
         try:
             for command in ("mount --make-rprivate /", "mkdir -p /run/netns", "mount -t tmpfs netns /run/netns"):
                 subprocess.run(command.split(), check=True)
             _ip("link", "set", "lo", "up")
             yield
-        finally:
-            folder = Path.cwd()
-            _call(libc.setns, mounts.fileno(), CLONE_NEWNS)  # which leads to the root folder
-            _call(libc.setns, network.fileno(), CLONE_NEWNET)
-            os.chdir(folder)
+        finally:  # of mounts there is no way back once the thread has started others; only names of hosts differ
+            _call(libc.setns, before.fileno(), CLONE_NEWNET)
 
 
 def _call(function: Any, *values: int) -> None:
