@@ -178,6 +178,20 @@ class Command:
                     found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
+    def cpu_seconds(self, parts: Mapping[str, str]) -> dict[str, float]:
+        """Processor time so far of its living processes, by part; what is in no part is ``rest``.
+
+        Args:
+            parts: Name of a part to a word in the command lines of its processes.
+        """
+        found = dict.fromkeys([*parts, "rest"], 0.0)
+        for pid, words in self.processes().items():
+            part = next((name for name, title in parts.items() if title in words), "rest")
+            with suppress(OSError):  # it ended meanwhile
+                fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+                found[part] += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return found
+
     def _failure(self) -> RuntimeError:
         last_words = self._output.with_suffix(".err").read_text(errors="replace")[-2000:]
         code = self._process.poll()

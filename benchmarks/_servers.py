@@ -46,11 +46,11 @@ def command(name: str, port: int, folder: Path) -> tuple[list[str], dict[str, st
 
 
 @contextmanager
-def serving(name: str, folder: Path) -> Iterator[tuple[str, Command]]:
-    """A server for as long as the block runs; gives its address once it answers."""
+def serving(name: str, folder: Path, *options: str) -> Iterator[tuple[str, Command]]:
+    """A server, with options of its own, for as long as the block runs; gives its address once it answers."""
     (port,) = free_ports(1)
     words, variables = command(name, port, folder)
-    with started(words, folder, **variables) as running:
+    with started([*words, *options], folder, **variables) as running:
         url = f"http://127.0.0.1:{port}"
         running.wait_for(lambda: ask(url, body_of(name)))
         yield url, running

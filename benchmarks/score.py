@@ -86,8 +86,7 @@ def write_forms(data: Split, folder: Path, num_ray_data: int) -> dict[str, Path]
         (forms["png"] / str(label) / f"{index:05d}.png").write_bytes(encoded[-1])
         if index < num_ray_data:
             (forms["ray-data"] / f"{index:05d}.png").write_bytes(encoded[-1])
-    header = b"\0\0\x08\x03" + b"".join(int(size).to_bytes(4, "big") for size in data.images.shape)
-    forms["idx"].write_bytes(header + data.images.tobytes())
+    write_idx(forms["idx"], data.images)
     table = pa.table({"image": encoded, "label": pa.array(data.labels.tolist(), pa.int8())})
     pq.write_table(table, forms["parquet"], row_group_size=5_000)
     for start in range(0, len(encoded), SHARD):
@@ -97,6 +96,12 @@ def write_forms(data: Split, folder: Path, num_ray_data: int) -> dict[str, Path]
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     return forms
+
+
+def write_idx(path: Path, images: np.ndarray) -> None:
+    """Write images, (N, 28, 28) uint8, as MNIST's own files are."""
+    header = b"\0\0\x08\x03" + b"".join(int(size).to_bytes(4, "big") for size in images.shape)
+    path.write_bytes(header + images.tobytes())
 
 
 def ours(path: Path, folder: Path, *options: str) -> Rates:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,22 @@ def mnist_data_dir() -> Path:
 @pytest.fixture(scope="session")
 def s3_bucket() -> Iterator[str]:
     """A bucket behind a real S3 API on loopback, as ``s3://bucket``; this process and its children reach it."""
-    script = Path(__file__).with_name("s3_server.py")
+    with _s3_server(latency_s=0) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def slow_s3_bucket() -> Iterator[str]:
+    """The same, where every answer takes half a second."""
+    with _s3_server(latency_s=0.5) as bucket:
+        yield bucket
+
+
+@contextmanager
+def _s3_server(latency_s: float) -> Iterator[str]:
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), str(latency_s)]
     with (
-        subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
         endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Cluster:
     token_file: Path
     storage: Path
     config: Path
+    variables: str = ""
     tunnel: subprocess.Popen[bytes] | None = None
 
     def up(self) -> None:
@@ -89,7 +91,9 @@ class Cluster:
         """The addresses of the nodes that the cluster believes alive; none where it cannot be asked."""
         code = "import ray, json; ray.init(log_to_driver=False); print('NODES', json.dumps(ray.nodes()))"
         python = f"{self.head.home}/mnist-on-ray/.venv/bin/python"
-        said = self.head.ssh(f'RAY_AUTH_MODE=token RAY_ADDRESS=auto {python} -c "{code}" 2>/dev/null', check=False)
+        said = self.head.ssh(
+            f'{self.variables} RAY_AUTH_MODE=token RAY_ADDRESS=auto {python} -c "{code}" 2>/dev/null', check=False
+        )
         found = re.search(r"(?m)^NODES (.*)$", said)
         return {node["NodeManagerAddress"] for node in json.loads(found[1]) if node["Alive"]} if found else set()
 
@@ -131,6 +135,24 @@ def cluster(lan: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterat
         poll(lambda: not cluster.head.ssh("pgrep raylet", check=False))
     finally:
         cluster.close_tunnel()
+
+
+@contextmanager
+def restarted(cluster: Cluster, folder: Path, variables: dict[str, str]) -> Iterator[None]:
+    """The cluster with these variables for every node; as it was before after the block."""
+    before, text = cluster.config, cluster.config.read_text()
+    assert text.count(START) == 2
+    cluster.variables = " ".join(f"{name}={value}" for name, value in variables.items())
+    cluster.config = folder / "changed.yaml"
+    cluster.config.write_text(text.replace(START, f"{cluster.variables} {START}"))
+    try:
+        cluster.up()
+        cluster.wait_until_whole()
+        yield
+    finally:
+        cluster.variables, cluster.config = "", before
+        cluster.up()
+        cluster.wait_until_whole()
 
 
 def write_config(folder: Path, lan: list[Host], token_file: Path) -> Path:

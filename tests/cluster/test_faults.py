@@ -10,12 +10,11 @@ import random
 import threading
 import time
 from collections import Counter
-from http.client import HTTPConnection, HTTPException
 
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-from requests_to import PIXELS, ask, serving_on
+from requests_to import Load, ask, serving_on
 from serving import poll
 from training_runs import final_weights, write_digits
 
@@ -128,43 +127,6 @@ def test_a_node_is_lost_and_scoring_loses_and_doubles_nothing(cluster, images, v
     assert result["items"] == len(ids) == NUM_IMAGES
     assert set(ids.values()) == {1}
     tell(f"node lost ({fault}) while two score: {len(ids):,} rows, each once, {time.monotonic() - started:.0f} s later")
-
-
-class Load:
-    """Clients of one node, each on a connection that it keeps; counts answers and failures."""
-
-    def __init__(self, address, clients):
-        self.answers, self.failures = Counter(), []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(address,)) for _ in range(clients)]
-        for thread in self._threads:
-            thread.start()
-
-    def _ask(self, address):
-        connection = None
-        while not self._stop.is_set():
-            try:
-                connection = connection or HTTPConnection(address, 8000, timeout=60)
-                connection.request(
-                    "POST", "/predict", PIXELS[0].tobytes(), {"content-type": "application/octet-stream"}
-                )
-                answer = connection.getresponse()
-                answer.read()
-                self.answers[answer.status] += 1
-            except (OSError, HTTPException) as err:
-                self.failures.append(repr(err))
-                connection = connection and connection.close()
-                self._stop.wait(0.02)
-        if connection:
-            connection.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.mark.parametrize("fault", ["power", "network"])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from authority import speaks_tls, tls_variables
 from ray.util import get_node_ip_address
 from serving import poll
 
@@ -63,25 +64,9 @@ def test_wrong_words_are_told(words, code, text):
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory) -> Iterator[dict[str, str]]:
+def authority(tmp_path_factory) -> dict[str, str]:
     """Variables with which a process speaks TLS, with a certificate of a CA of our own."""
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    new = ["req", "-newkey", "rsa:2048", "-nodes", "-subj"]
-    openssl(*new, "/CN=our own", "-x509", "-days", "1", "-keyout", "ca.key", "-out", "ca.crt")
-    openssl(*new, "/CN=node", "-keyout", "node.key", "-out", "node.csr")
-    (folder / "names").write_text(f"subjectAltName=IP:{HOST},IP:127.0.0.1\n")
-    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "1", "-extfile", "names"]
-    openssl("x509", "-req", "-in", "node.csr", *signed, "-out", "node.crt")
-    return {
-        "RAY_USE_TLS": "1",
-        "RAY_TLS_SERVER_CERT": str(folder / "node.crt"),
-        "RAY_TLS_SERVER_KEY": str(folder / "node.key"),
-        "RAY_TLS_CA_CERT": str(folder / "ca.crt"),
-    }
+    return tls_variables(tmp_path_factory.mktemp("tls"), [HOST, "127.0.0.1"])
 
 
 @contextmanager
@@ -111,7 +96,4 @@ def test_nodes_speak_tls_with_certificates_of_our_own(authority, model_storage, 
         done = run(*command, **where, **authority)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["count"] == 360
-        openssl = ["openssl", "s_client", "-connect", address, "-CAfile", authority["RAY_TLS_CA_CERT"], "-brief"]
-        certs = ["-cert", authority["RAY_TLS_SERVER_CERT"], "-key", authority["RAY_TLS_SERVER_KEY"]]
-        said = subprocess.run([*openssl, *certs], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        assert "Verification: OK" in said.stderr
+        assert speaks_tls(address, authority)
