@@ -20,6 +20,8 @@ from mnist_core.errors import ConfigError, JobFailedError, JobNotFoundError, Res
 OVERRIDING: Final = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 """Ray's client lets these win over the address it is given."""
 
+CHATTY: Final = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+
 PATIENCE_S: Final = 60.0
 """For how long a cluster that does not answer is asked again before a job is left alone."""
 
@@ -50,7 +52,8 @@ class ClusterClient:
             warnings.simplefilter("ignore")
             from ray.job_submission import JobSubmissionClient
 
-            logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+            for name in CHATTY:  # at their import they make themselves heard
+                logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
             self._client = JobSubmissionClient(self.address, headers=headers)
 
     def submit(self, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> str:

@@ -134,13 +134,22 @@ def _start_workers(payload: dict[str, Any], config: TrainConfig, shape: WorkerSh
 
     def fit() -> None:
         try:
-            _trainer(payload, config, shape, this_run).fit()
+            _fit(payload, config, shape, this_run)
             done.set_result(None)
         except BaseException as err:  # whatever it is, the watching thread raises it
-            done.set_exception(_explain(err, this_run))
+            done.set_exception(err)
 
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
     return done
+
+
+def _fit(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> None:
+    from ray.train import TrainingFailedError as RayTrainingFailedError
+
+    try:
+        _trainer(payload, config, shape, this_run).fit()
+    except RayTrainingFailedError as err:
+        raise _explain(err, this_run) from err
 
 
 def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Any:
@@ -171,12 +180,8 @@ def _patience(config: TrainConfig) -> int:
     return config.max_failures + int(config.resource_wait_s / GROUP_START_S)
 
 
-def _explain(err: BaseException, this_run: Run) -> BaseException:
+def _explain(err: Exception, this_run: Run) -> MnistError:
     """Find the reason in what Ray raises: an error of ours as it is, else the first worker's in one line."""
-    from ray.train import TrainingFailedError as RayTrainingFailedError
-
-    if not isinstance(err, RayTrainingFailedError):
-        return err
     failures = getattr(err, "worker_failures", {})
     causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in sorted(failures.items())}
     for cause in causes.values():

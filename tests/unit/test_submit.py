@@ -152,6 +152,7 @@ def test_the_digest_is_that_of_the_source(tmp_path):
 
 def test_what_is_required_is_what_the_package_says():
     assert {"ray", "tensorflow", "keras", "numpy"} <= set(required())
+    assert {"fsspec", "starlette"} <= set(required())  # of ray[train,serve]: a node may have ray alone
     assert "pytest" not in required()
 
 
