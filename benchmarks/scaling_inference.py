@@ -15,6 +15,8 @@ than cores / (own + shared + rest + client), where a cluster has a core for each
 The costs are those measured with one, and the error is that with which they foretell what was measured with more. Every
 node has an HAProxy of its own, of one thread, so what is said beyond is for one node's HAProxy; M nodes have M.
 Storage and network are taken as fast enough, as they were here.
+
+Reported are medians over the rounds, what the model foretells, and its error at the measured points.
 """
 
 from __future__ import annotations
@@ -72,9 +74,8 @@ def measure_endpoint(replicas: int, seconds: float, folder: Path) -> Costs:
         load = partial(closed_loop, url, RAW, connections=CONNECTIONS * replicas, folder=folder)
         load(seconds=seconds / 2)  # to warm up, and for HAProxy to know all replicas
         before, client = running.cpu_seconds(REPLICA), _children_seconds()
-        load_seconds = time.monotonic()
         rate = load(seconds=seconds).rate
-        items = rate * (time.monotonic() - load_seconds)
+        items = rate * max(1, round(seconds))  # whole seconds are all that wrk knows
         after = running.cpu_seconds(REPLICA)
         spent = {part: (after[part] - before[part]) / items for part in after}
         return Costs(rate, **spent, client=(_children_seconds() - client) / items)

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+NAMES = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def check_shape(answer: dict, benchmark: str) -> None:
         assert list(check) == ["value", "bound", "met"]
 
 
-@pytest.mark.parametrize("name", ["train_throughput", "startup", "fault_cost", "engines", "score", "serve", "scaling"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_says_what_it_measures_when_asked_for_help(name):
     text = run_benchmark(name, "--help")
     assert "--rounds" in text
@@ -67,6 +68,16 @@ def test_score_compares_the_command_with_a_plain_loop():
         "loop, idx: whole",
         "loop, idx: steady",
     ]
+
+
+@pytest.mark.ray
+def test_scaling_of_inference_tells_where_the_time_goes():
+    answer = json.loads(run_benchmark("scaling_inference", "--smoke").splitlines()[-1])
+    check_shape(answer, "scaling_inference")
+    costs = {row["way"]: row["median"] for row in answer["rows"]}
+    for kind in ("scoring idx", "scoring png", "endpoint"):
+        # One thread: an actor or a replica cannot take more than a second a second.
+        assert 0 < costs[f"{kind}, 1"] * costs[f"{kind}, 1: own"] * 1e-6 < 1.2
 
 
 def test_scaling_counts_what_a_ring_sends():
