@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import secrets
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -193,3 +194,9 @@ def _explain(err: Exception, this_run: Run) -> MnistError:
         f"the workers failed more often than --max-failures allows, last {first_lines}; "
         f"the checkpoints stay: go on with --run {this_run.name}"
     )
+
+
+if __name__ == "__main__":  # for `ray job submit -- python -m jobs.train ...`
+    from jobs.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

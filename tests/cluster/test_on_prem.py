@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -46,6 +49,21 @@ def test_scoring_gives_every_image_one_row(cluster):
     assert result["items"] == len(PIXELS)
     table = ds.dataset(output, format="parquet").to_table()
     assert len(set(table["id"].to_pylist())) == len(PIXELS)
+
+
+def test_rays_own_job_submit_trains(cluster, digits):
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.address, "--"]
+    command += ["python", "-m", "jobs.train", "--storage", str(cluster.storage), "--dataset", digits]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cluster.token_file)}
+    done = subprocess.run(
+        [*command, "--recipe", "notebook", "--epochs", "1", "--model", "plain"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **token},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert open_model(open_storage(str(cluster.storage)), "plain").manifest.version == 1
 
 
 def test_evaluation_and_what_people_read(cluster, digits):
