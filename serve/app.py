@@ -50,7 +50,7 @@ class Replica(InferenceMethods):
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a body is told to its sender
         self._service = Service(ServeConfig.model_validate_json(settings))
         open_lane(build_app(self._service))
-        # What is there now stays. Ray lets a worker collect now and then, and that took 80 ms of everybody's time; now 1.
+        # What is there now stays. Ray has a worker collect now and then: 80 ms in which nobody was answered, now 1.
         gc.collect()
         gc.freeze()
 
