@@ -163,7 +163,9 @@ def adapt(text: str, cert_file: str | None, host: str | None = None) -> str:
     text, statistics = re.subn(r"(listen stats\n\s+bind )\S*:(\d+)", r"\g<1>127.0.0.1:\2", text)
     text, defaults = re.subn(
         r"(?m)^defaults\n",
-        f"defaults\n    timeout http-request {HEADER_TIMEOUT_S}s\n    timeout http-keep-alive {KEEP_ALIVE_S}s\n",
+        # A line for every request would go to a port where nobody listens; replicas have a log of their own.
+        f"defaults\n    option dontlog-normal\n    timeout http-request {HEADER_TIMEOUT_S}s\n"
+        f"    timeout http-keep-alive {KEEP_ALIVE_S}s\n",
         text,
     )
     http, grpc = _tls(cert_file, "h2,http/1.1"), _tls(cert_file, "h2") or " proto h2"

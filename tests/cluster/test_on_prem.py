@@ -63,7 +63,7 @@ def test_rays_own_job_submit_trains(cluster, digits):
         env={**os.environ, **token},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert open_model(open_storage(str(cluster.storage)), "plain").manifest.version == 1
+    assert open_model(open_storage(str(cluster.storage)), "plain").manifest.version == "1"
 
 
 def test_evaluation_and_what_people_read(cluster, digits):
