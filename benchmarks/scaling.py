@@ -196,8 +196,7 @@ def network(folder: Path, count: int, *, wanted: bool) -> Iterator[list[hosts.Ho
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, fit, and print."""
     parser = make_parser(__doc__, rounds=3)
-    more = {"nargs": "+", "default": WORKERS[2:], "help": "how many, beside 1 and 2 (default 3 4)"}
-    parser.add_argument("--workers", type=int, **more)
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS[2:], help="beside 1 and 2 (default 3 4)")
     parser.add_argument("--steps", type=int, default=25, help="steps a call (default 25)")
     parser.add_argument("--bandwidth", type=float, default=10.0, help="of the modelled network, Gbit/s (default 10)")
     parser.add_argument(

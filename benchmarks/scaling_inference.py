@@ -90,18 +90,9 @@ def measure_scoring(actors: int, images: Path, folder: Path) -> Costs:
     """Score with this many actors, and look at the middle of the job."""
     output = folder / "scored"
     shutil.rmtree(output, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.cli",
-        "score",
-        str(images),
-        str(output),
-        "--storage",
-        str(folder / "storage"),
-    ]
-    size = [f"--workers={actors}", "--cpus-per-worker=0.5", "--json"]
-    with started([*command, *size], folder) as running:
+    words = [str(images), str(output), "--storage", str(folder / "storage"), f"--workers={actors}"]
+    command = [sys.executable, "-m", "jobs.cli", "score", *words, "--cpus-per-worker=0.5", "--json"]
+    with started(command, folder) as running:
         units = running.wait_for(lambda: _count_units(output))
 
         def when(fraction: float) -> tuple[float, int, dict[str, float]]:

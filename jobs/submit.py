@@ -151,7 +151,8 @@ def required() -> list[str]:
     """The distributions that this package needs, and those that it needs of another's extras, as in ``ray[train]``."""
     extras = [(each.name, extra) for each in _requirements(DISTRIBUTION) for extra in each.extras]
     wanted = {each.name for name, extra in extras for each in _requirements(name, extra)}
-    return sorted(_direct() | {name for name in wanted if _is_here(name)})
+    here = probe.look(sorted(wanted))["versions"]
+    return sorted(_direct() | {name for name in wanted if here[name]})
 
 
 def _direct() -> set[str]:
@@ -162,10 +163,6 @@ def _requirements(name: str, extra: str = "") -> list[Requirement]:
     """What a distribution needs on this machine, with one of its extras."""
     found = [Requirement(text) for text in importlib.metadata.requires(name) or []]
     return [each for each in found if each.marker is None or each.marker.evaluate({"extra": extra})]
-
-
-def _is_here(name: str) -> bool:
-    return probe.look([name])["versions"][name] is not None
 
 
 @dataclass(frozen=True)
@@ -193,10 +190,11 @@ def plan_environment(here: dict[str, Any], there: dict[str, Any]) -> Plan:
         if _minor(found) not in expected:
             raise ResourcesError(f"the cluster runs {name} {found}, expected {' or '.join(expected)} on all its nodes")
     missing = [name for name, version in there["versions"].items() if version is None]
+    direct = _direct()
     other = [
         f"{name} {theirs} ({here['versions'][name]} here)"
         for name, theirs in there["versions"].items()
-        if theirs is not None and theirs != here["versions"][name] and name in _direct()
+        if theirs is not None and theirs != here["versions"][name] and name in direct
     ]
     # An empty address: a node's own environment must not send the command on.
     remarks: list[str] = []
