@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_core.cluster_address import choose_address, no_cluster, refuse_dead
+from mnist_core.cluster_address import LOCAL, choose_address, no_cluster, refuse_dead
 from mnist_core.config import TrainConfig
 from mnist_core.errors import ResourcesError
 
@@ -43,7 +43,9 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if verbose else "ignore")
             level = "info" if verbose else "error"
-            ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level)
+            # Ray starts workers at nice 15, and one that waits for its CPU keeps all the others waiting.
+            own = {"_system_config": {"worker_niceness": 0}} if address == LOCAL else {}
+            ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
     except ConnectionError as err:
         raise no_cluster(address, err) from err
     try:

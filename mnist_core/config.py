@@ -80,7 +80,7 @@ class TrainConfig(DatasetFields, SubmitFields):
     epochs: PositiveInt = Field(10, description="passes over the training split")
     batch_size: PositiveInt = Field(128, description="global batch: images a step, over all workers")
     micro_batch_size: PositiveInt = Field(
-        16, description="images of which a gradient is computed at once; batches are cut into these, workers share them"
+        32, description="images of which a gradient is computed at once; batches are cut into these, workers share them"
     )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's rate, or the peak of the schedule")
     schedule: Literal["constant", "one-cycle"] = Field("constant", description="learning rate over the run")

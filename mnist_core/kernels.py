@@ -1,8 +1,9 @@
-"""Two operations of the training step for which TensorFlow's own CPU kernels are slow, compiled by XLA instead.
+"""The operations of the training step for which TensorFlow's own CPU kernels are slow, compiled by XLA instead.
 
-One thread, AMD EPYC with AVX2, 64 images of the notebook's network in micro-batches of 16, before and now: gradient of
-the first max pooling 9.6 and 0.8 ms, of the second 2.5 and 0.3 ms; convolution of the one-channel image 3.9 and 0.5 ms,
-gradient of its kernel 2.2 and 0.8 ms; of a step of 29 ms in all. What they compute is what the stock layers compute.
+A convolution of many channels is TensorFlow's (oneDNN), which is at the machine's limit for matrix products: on one
+core of an AMD EPYC with AVX-512, micro-batches of 16, 95 to 125 GFLOP/s in float32 and 120 to 240 in bfloat16, where a
+large matmul has 92 and 177. What lies between two convolutions is bound by memory instead, so it is one pass forward
+and one back: bias, ReLU and pooling together, with the change of precision inside.
 """
 
 from __future__ import annotations
@@ -13,38 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-_compiled: Callable[..., Any] = partial(tf.function, jit_compile=True)
-
-
-@tf.custom_gradient  # type: ignore[untyped-decorator]
-def max_pool(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Take the maximum of each 2x2 window; an odd last row or column is left out.
-
-    Args:
-        values: (N, H, W, C).
-
-    Returns:
-        (N, H // 2, W // 2, C).
-    """
-    pooled = tf.nn.max_pool2d(values, 2, 2, "VALID")
-    return pooled, lambda upstream: _max_pool_gradient(values, pooled, upstream)
-
-
-@_compiled
-def _max_pool_gradient(values: tf.Tensor, pooled: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    """Hand each window's gradient to its first maximum, as TensorFlow does: equal neighbours are common in black."""
-    batch, height, width, channels = values.shape
-    rows, columns = height // 2, width // 2
-    windows = tf.reshape(values[:, : 2 * rows, : 2 * columns], (batch, rows, 2, columns, 2, channels))
-    gradients, left = [], upstream
-    for row in tf.unstack(windows, axis=2):
-        for corner in tf.unstack(row, axis=3):
-            chosen, none = tf.equal(corner, pooled), tf.zeros_like(left)
-            gradients.append(tf.where(chosen, left, none))
-            left = tf.where(chosen, none, left)
-    stacked = tf.stack([tf.stack(gradients[:2], axis=3), tf.stack(gradients[2:], axis=3)], axis=2)
-    inside = tf.reshape(stacked, (batch, 2 * rows, 2 * columns, channels))
-    return tf.pad(inside, [[0, 0], [0, height - 2 * rows], [0, width - 2 * columns], [0, 0]])
+compiled: Callable[..., Any] = partial(tf.function, jit_compile=True, autograph=False)
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -61,13 +31,13 @@ def convolve_image(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Cal
     return _convolve_image(images, kernel), lambda upstream: (None, _kernel_gradient(images, upstream, kernel.shape))
 
 
-@_compiled
+@compiled
 def _convolve_image(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     shifted = _shifted(images, kernel.shape)
     return tf.add_n([pixels * kernel[row, column, 0] for (row, column), pixels in shifted.items()])
 
 
-@_compiled
+@compiled
 def _kernel_gradient(images: tf.Tensor, upstream: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
     pixels = tf.stack([tf.reshape(each, (-1,)) for each in _shifted(images, shape).values()])
     return tf.reshape(tf.matmul(pixels, tf.reshape(upstream, (-1, shape[-1]))), shape)
@@ -78,3 +48,79 @@ def _shifted(images: tf.Tensor, shape: tf.TensorShape) -> dict[tuple[int, int], 
     rows, columns = images.shape[1] - shape[0] + 1, images.shape[2] - shape[1] + 1
     places = [(row, column) for row in range(shape[0]) for column in range(shape[1])]
     return {(row, column): images[:, row : row + rows, column : column + columns] for row, column in places}
+
+
+def bias_relu(values: tf.Tensor, bias: tf.Tensor, dtype: tf.DType, *, pooled: bool) -> tf.Tensor:
+    """Add a bias to what a convolution gave, apply ReLU, and take the maximum of each 2x2 window if ``pooled``.
+
+    A window's gradient goes to its first maximum, as in TensorFlow: equal neighbours are common in black. An odd last
+    row or column is left out of the pooling.
+
+    Args:
+        values: float32 or bfloat16 (N, H, W, C).
+        bias: float32 (C,).
+        dtype: Of the result; the arithmetic is float32.
+        pooled: Whether to pool.
+
+    Returns:
+        (N, H // 2, W // 2, C) if pooled, else (N, H, W, C).
+    """
+    forward, backward = (_pooled, _pooled_gradient) if pooled else (_plain, _plain_gradient)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def apply(values: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+        return forward(values, bias, dtype), lambda upstream: backward(values, bias, upstream)
+
+    return apply(values, bias)
+
+
+@compiled
+def _plain(values: tf.Tensor, bias: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(tf.nn.relu(_float(values) + bias), dtype)
+
+
+@compiled
+def _plain_gradient(values: tf.Tensor, bias: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    gradient = tf.where(_float(values) + bias > 0, _float(upstream), 0.0)
+    return tf.cast(gradient, values.dtype), tf.reduce_sum(gradient, axis=(0, 1, 2))
+
+
+@compiled
+def _pooled(values: tf.Tensor, bias: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(tf.nn.relu(_maximum(_corners(values)) + bias), dtype)
+
+
+@compiled
+def _pooled_gradient(values: tf.Tensor, bias: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    batch, height, width, channels = values.shape
+    rows, columns = height // 2, width // 2
+    corners = _corners(values)
+    highest = _maximum(corners)
+    left = tf.where(highest + bias > 0, _float(upstream), 0.0)
+    bias_gradient = tf.reduce_sum(left, axis=(0, 1, 2))
+    gradients = []
+    for corner in corners:
+        chosen = tf.equal(corner, highest)
+        gradients.append(tf.where(chosen, left, 0.0))
+        left = tf.where(chosen, 0.0, left)
+    stacked = tf.stack([tf.stack(gradients[:2], axis=3), tf.stack(gradients[2:], axis=3)], axis=2)
+    inside = tf.reshape(stacked, (batch, 2 * rows, 2 * columns, channels))
+    around = [[0, 0], [0, height - 2 * rows], [0, width - 2 * columns], [0, 0]]
+    return tf.cast(tf.pad(inside, around), values.dtype), bias_gradient
+
+
+def _corners(values: tf.Tensor) -> list[tf.Tensor]:
+    """The four corners of each window, row by row: float32 (N, H // 2, W // 2, C) each."""
+    batch, height, width, channels = values.shape
+    rows, columns = height // 2, width // 2
+    inside = _float(values)[:, : 2 * rows, : 2 * columns]
+    windows = tf.reshape(inside, (-1 if batch is None else batch, rows, 2, columns, 2, channels))
+    return [windows[:, :, row, :, column] for row in range(2) for column in range(2)]
+
+
+def _maximum(corners: list[tf.Tensor]) -> tf.Tensor:
+    return tf.maximum(tf.maximum(corners[0], corners[1]), tf.maximum(corners[2], corners[3]))
+
+
+def _float(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(values, tf.float32)

@@ -8,15 +8,16 @@ Keras only (no custom code to load), float32, pixel scaling inside. ``carry_weig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from mnist_core.kernels import convolve_image, max_pool
+from mnist_core.kernels import bias_relu, compiled, convolve_image
 
 NUM_CLASSES = 10
 IMAGE_SIDE = 28
@@ -43,15 +44,21 @@ class SampleDropout(layers.Layer):  # type: ignore[misc]
         values, keys = inputs
         if not training or self.rate == 0:
             return values
-        units = tf.range(values.shape[-1], dtype=tf.int64)
-        salt = tf.cast((units + 1) * 0x9E3779B9 & 0xFFFFFFFF, tf.uint32)
-        bits = _mix32(tf.bitwise.bitwise_xor(keys[:, None], salt[None, :]))
-        keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
-        return tf.where(keep, values / (1 - self.rate), tf.zeros_like(values))
+        return values * tf.cast(_dropout_factors(keys, values.shape[-1], self.rate), values.dtype)
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> Any:
         """The shape of the values."""
         return input_shape[0]
+
+
+@compiled
+def _dropout_factors(keys: tf.Tensor, num_units: int, rate: float) -> tf.Tensor:
+    """What each unit is multiplied with, 0 or 1 / (1 - rate): float32 (N, num_units)."""
+    units = tf.range(num_units, dtype=tf.int64)
+    salt = tf.cast((units + 1) * 0x9E3779B9 & 0xFFFFFFFF, tf.uint32)
+    bits = _mix32(tf.bitwise.bitwise_xor(keys[:, None], salt[None, :]))
+    keep = bits >= tf.constant(int(rate * 2**32), tf.uint32)
+    return tf.where(keep, 1 / (1 - rate), 0.0)
 
 
 def _mix32(value: tf.Tensor) -> tf.Tensor:
@@ -63,91 +70,67 @@ def _mix32(value: tf.Tensor) -> tf.Tensor:
 
 
 class TrainingConv2D(layers.Conv2D):  # type: ignore[misc]
-    """Convolution and activation, fast on the one-channel image too; computes what ``Conv2D`` computes."""
+    """Convolution, bias, ReLU and, if ``pooled``, 2x2 max pooling, as fast as they can be trained on a CPU.
 
-    def finished_kernel(self) -> Any:
-        """The kernel that is convolved with: float32 (height, width, channels in, filters)."""
-        return keras.ops.cast(self._kernel, "float32")
+    Under a policy of mixed precision the convolution multiplies bfloat16 and hands bfloat16 on; sums, bias and all
+    that is not a convolution of many channels are float32. The one-channel image is convolved in float32.
+    """
+
+    def __init__(self, filters: int, size: int, *, pooled: bool, **options: Any) -> None:
+        super().__init__(filters, size, **options)
+        self.pooled = pooled
 
     def call(self, inputs: Any) -> Any:
-        """Convolve with the finished kernel, add the bias, apply the activation."""
-        kernel = self.finished_kernel()
+        """Take (N, H, W, channels) to (N, H', W', filters) of the policy's type."""
         if inputs.shape[-1] == 1:
-            outputs = tf.cast(convolve_image(self._padded(inputs), kernel), self.compute_dtype)
+            outputs = convolve_image(self._padded(inputs), keras.ops.cast(self._kernel, "float32"))
         else:
-            outputs = keras.ops.conv(inputs, keras.ops.cast(kernel, self.compute_dtype), padding=self.padding)
-        return self.activation(outputs + keras.ops.cast(self.bias, self.compute_dtype))
+            kernel = keras.ops.cast(self._kernel, self.compute_dtype)
+            outputs = tf.nn.conv2d(inputs, kernel, 1, self.padding.upper())
+        dtype = tf.as_dtype(self.compute_dtype)
+        return bias_relu(outputs, keras.ops.cast(self.bias, "float32"), dtype, pooled=self.pooled)
+
+    def compute_output_shape(self, input_shape: Sequence[Any]) -> Any:
+        """Shape of the result: half the height and width, rounded down, if pooled."""
+        batch, height, width, channels = super().compute_output_shape(input_shape)
+        return (batch, height // 2, width // 2, channels) if self.pooled else (batch, height, width, channels)
 
     def _padded(self, images: Any) -> Any:
         around = [size // 2 if self.padding == "same" else 0 for size in self.kernel_size]
         return tf.pad(tf.cast(images, tf.float32), [[0, 0], *([size, size] for size in around), [0, 0]])
 
 
-class ScaledConv2D(TrainingConv2D):
-    """Convolution with standardised weights, in the place of batch normalization.
+@dataclass(frozen=True)
+class Convolution:
+    """One 3x3 convolution of a network, with bias and ReLU; what follows the last is dropout and a dense layer.
 
-    Every filter has mean 0 and a scale of its own that keeps the variance of what follows a ReLU (Brock, De and
-    Smith, "Characterizing signal propagation to close the performance gap in unnormalized ResNets", ICLR 2021).
-    Nothing depends on the other samples of a batch, so nothing has to be exchanged between workers but gradients,
-    and the published model holds the finished kernel in a plain convolution.
+    Attributes:
+        filters: Channels out.
+        padding: ``same`` or ``valid``.
+        pooled: Whether 2x2 max pooling follows.
+        standardised: Whether its kernel is standardised; see ``mnist_core.weights``.
     """
 
-    RELU_GAIN = float(np.sqrt(2 / (1 - 1 / np.pi)))
-
-    def build(self, input_shape: Any) -> None:
-        """Add the learned scale of each filter."""
-        super().build(input_shape)
-        self.filter_scale = self.add_weight(name="filter_scale", shape=(self.filters,), initializer="ones")
-
-    def finished_kernel(self) -> Any:
-        """The kernel that is convolved with: float32 (height, width, channels in, filters)."""
-        kernel = keras.ops.cast(self._kernel, "float32")
-        mean, variance = keras.ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
-        fan_in = int(np.prod(self._kernel.shape[:3]))
-        scale = keras.ops.cast(self.filter_scale, "float32") * self.RELU_GAIN
-        return (kernel - mean) * keras.ops.rsqrt(variance * fan_in + 1e-4) * scale
+    filters: int
+    padding: str = "same"
+    pooled: bool = False
+    standardised: bool = True
 
 
-class TrainingMaxPooling2D(layers.Layer):  # type: ignore[misc]
-    """2x2 max pooling with a fast gradient; computes what ``MaxPooling2D`` computes."""
-
-    def call(self, inputs: Any) -> Any:
-        """Take the maximum of each window."""
-        return max_pool(inputs)
-
-    def compute_output_shape(self, input_shape: Sequence[Any]) -> Any:
-        """Half the height and width, rounded down."""
-        batch, height, width, channels = input_shape
-        return batch, height // 2, width // 2, channels
-
-
-def _convnet(conv: Callable[..., Any], pool: Callable[[], Any], dropout: float) -> Iterable[Any]:
-    """The reference notebook's network: 34,826 parameters."""
-    yield conv(32, 3)
-    yield pool()
-    yield conv(64, 3)
-    yield pool()
-    yield layers.Flatten()
-    yield SampleDropout(dropout)
-    yield layers.Dense(NUM_CLASSES, name="logits")
-
-
-def _deepnet(conv: Callable[..., Any], pool: Callable[[], Any], dropout: float) -> Iterable[Any]:
-    """Five convolutions without batch normalization."""
-    yield conv(32, 3, padding="same", standardised=True)
-    yield pool()
-    yield conv(48, 3, padding="same", standardised=True)
-    yield conv(48, 3, padding="same", standardised=True)
-    yield pool()
-    yield conv(96, 3, padding="same", standardised=True)
-    yield conv(96, 3, padding="same", standardised=True)
-    yield pool()
-    yield layers.Flatten()
-    yield SampleDropout(dropout)
-    yield layers.Dense(NUM_CLASSES, name="logits")
-
-
-_NETWORKS = {"convnet": _convnet, "deepnet": _deepnet}
+NETWORKS: Final[dict[str, tuple[Convolution, ...]]] = {
+    # The reference notebook's: 34,826 parameters.
+    "convnet": (
+        Convolution(32, "valid", pooled=True, standardised=False),
+        Convolution(64, "valid", pooled=True, standardised=False),
+    ),
+    "deepnet": (
+        Convolution(32, pooled=True),
+        Convolution(48),
+        Convolution(48, pooled=True),
+        Convolution(96),
+        Convolution(96, pooled=True),
+    ),
+}
 
 
 def build_training_network(name: str, *, dropout: float, precision: str, seed: int) -> keras.Model:
@@ -163,20 +146,22 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
         A model from [images 0..255 (N, 28, 28, 1), keys uint32 (N,)] to logits float32 (N, 10).
     """
     policy = keras.dtype_policies.get(_DTYPE_POLICIES[precision])
+    # Around the convolutions casting costs more than bfloat16 saves.
+    others = policy if precision == "bfloat16" else keras.dtype_policies.get("float32")
 
-    def conv(filters: int, size: int, *, standardised: bool = False, padding: str = "valid") -> Any:
-        kind = ScaledConv2D if standardised else TrainingConv2D
-        return kind(filters, size, padding=padding, activation="relu")
+    def initializer(index: int) -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=seed * 1000 + index)
 
     images = keras.Input((IMAGE_SIDE, IMAGE_SIDE, 1), dtype="float32", name="images")
     keys = keras.Input((), dtype="uint32", name="keys")
-    values = layers.Rescaling(1 / 255, dtype=policy)(images)
-    for index, layer in enumerate(_NETWORKS[name](conv, TrainingMaxPooling2D, dropout)):
-        layer.dtype_policy = policy
-        if hasattr(layer, "kernel_initializer"):
-            layer.kernel_initializer = keras.initializers.GlorotUniform(seed=seed * 1000 + index)
-        values = layer([values, keys]) if isinstance(layer, SampleDropout) else layer(values)
-    return keras.Model([images, keys], layers.Activation("linear", dtype="float32", name="outputs")(values), name=name)
+    values = layers.Rescaling(1 / 255, dtype=others)(images)
+    for index, each in enumerate(NETWORKS[name]):
+        options = {"padding": each.padding, "kernel_initializer": initializer(index), "dtype": policy}
+        values = TrainingConv2D(each.filters, 3, pooled=each.pooled, **options)(values)
+    values = SampleDropout(dropout, dtype=others)([layers.Flatten(dtype=others)(values), keys])
+    last = initializer(len(NETWORKS[name]))
+    logits = layers.Dense(NUM_CLASSES, kernel_initializer=last, dtype=others, name="logits")(values)
+    return keras.Model([images, keys], layers.Activation("linear", dtype="float32", name="outputs")(logits), name=name)
 
 
 def build_published_model(name: str) -> keras.Model:
@@ -189,22 +174,16 @@ def build_published_model(name: str) -> keras.Model:
     Returns:
         A model from uint8 (N, 28, 28) to ``probabilities``, float32 (N, 10), and ``strangeness``, float32 (N,).
     """
-
-    def conv(filters: int, size: int, *, standardised: bool = False, padding: str = "valid") -> Any:
-        del standardised  # its effect is in the kernel that carry_weights brings
-        return layers.Conv2D(filters, size, padding=padding, activation="relu")
-
     images = keras.Input((IMAGE_SIDE, IMAGE_SIDE), dtype="uint8", name="images")
     values = layers.Rescaling(1 / 255)(keras.ops.reshape(images, (-1, IMAGE_SIDE, IMAGE_SIDE, 1)))
     responses = []
-    for layer in _NETWORKS[name](conv, layers.MaxPooling2D, 0.0):
-        if isinstance(layer, layers.Flatten):
-            # The layer asks for the batch size while it runs, which splits the graph that LiteRT compiles in two.
-            values = keras.ops.reshape(values, (-1, math.prod(values.shape[1:])))
-        elif not isinstance(layer, SampleDropout):
-            values = layer(values)
-        if isinstance(layer, layers.Conv2D):
-            responses.append(layers.GlobalAveragePooling2D()(values))
+    for each in NETWORKS[name]:
+        values = layers.Conv2D(each.filters, 3, padding=each.padding, activation="relu")(values)
+        responses.append(layers.GlobalAveragePooling2D()(values))
+        values = layers.MaxPooling2D()(values) if each.pooled else values
+    # Not Flatten: it asks for the batch size while it runs, which splits the graph that LiteRT compiles in two.
+    values = keras.ops.reshape(values, (-1, math.prod(values.shape[1:])))
+    values = layers.Dense(NUM_CLASSES, name="logits")(values)
     texture = keras.ops.sqrt(layers.Concatenate(name="texture")(responses))
     whitened = layers.Dense(texture.shape[-1], name="whiten")(texture)
     costs = layers.Dense(NUM_CLASSES, name="cost")(layers.Concatenate()([keras.ops.square(whitened), whitened, values]))
@@ -222,8 +201,7 @@ def carry_weights(network: keras.Model, published: keras.Model) -> None:
         network: What ``build_training_network`` made, with its final weights.
         published: What ``build_published_model`` made of the same name; its head is left as it is.
     """
-    trained = [layer for layer in network.layers if isinstance(layer, layers.Conv2D | layers.Dense)]
+    trained = [layer for layer in network.layers if layer.weights]
     plain = [layer for layer in published.layers if isinstance(layer, layers.Conv2D) or layer.name == "logits"]
     for source, target in zip(trained, plain, strict=True):
-        kernel = source.finished_kernel() if isinstance(source, TrainingConv2D) else source.kernel
-        target.set_weights([np.asarray(values).astype(np.float32) for values in (kernel, source.bias)])
+        target.set_weights([np.asarray(values).astype(np.float32) for values in source.get_weights()])

@@ -12,7 +12,8 @@ the last bits of a float32 sum over 2 and over 1 workers differ, and 60 steps of
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -22,7 +23,9 @@ import tensorflow as tf
 from mnist_core.batches import Share, Steps, cut_into_micro_batches
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
+from mnist_core.kernels import compiled
 from mnist_core.model import IMAGE_SIDE, build_training_network
+from mnist_core.weights import WeightLayout
 
 BETA_1: Final = 0.9
 BETA_2: Final = 0.999
@@ -60,10 +63,8 @@ class Trainer:
         self.network = build_training_network(
             config.network, dropout=config.dropout, precision=config.precision, seed=config.seed
         )
-        variables = self.network.trainable_variables
-        self._shapes = [tuple(variable.shape) for variable in variables]
-        weights = np.concatenate([variable.numpy().astype(np.float32).ravel() for variable in variables])
-        self._decayed = np.concatenate([np.full(np.prod(shape), len(shape) > 1, np.float32) for shape in self._shapes])
+        self._layout = WeightLayout(self.network)
+        weights = self._layout.initial
         with strategy.scope():
             self._weights = tf.Variable(weights, name="weights")
             self._first_moment = tf.Variable(np.zeros_like(weights), name="first_moment")
@@ -72,6 +73,7 @@ class Trainer:
         self._gradients = tf.function(self._micro_gradients, jit_compile=config.gpu or None)
         self._run = tf.function(self._run_steps, input_signature=self._steps_signature())
         self._evaluate = tf.function(self._count)
+        self._updated = self._make_update()
         self._sum = tf.function(lambda values: strategy.run(_sum_over_workers, args=(values,)))
 
     def run(self, steps: Steps, rates: npt.NDArray[np.float32], first_step: int) -> npt.NDArray[np.float32]:
@@ -122,10 +124,7 @@ class Trainer:
 
     def load_network(self, weights: npt.NDArray[np.float32]) -> keras.Model:
         """Put a flat weight vector into the network and return it."""
-        for variable, value in zip(
-            self.network.trainable_variables, self._unflatten(tf.constant(weights)), strict=True
-        ):
-            variable.assign(value)
+        self._layout.load(self.network, weights)
         return self.network
 
     def _state_variables(self) -> tuple[tf.Variable, ...]:
@@ -166,6 +165,7 @@ class Trainer:
             share = (images[step], labels[step], weights[step], keys[step], transforms[step])
             sums = tf.cast(self._strategy.run(self._sum_gradients, args=share), tf.float64) / FIXED_POINT
             gradient, loss, correct, diverged = tf.split(tf.cast(sums, tf.float32), [-1, 1, 1, 1])
+            gradient = self._layout.gradient(self._weights, gradient)
             self._update(gradient, rates[step], tf.cast(first_step + step + 1, tf.float32))
             loss = tf.where(diverged > 0, np.float32("nan"), loss)
             metrics = metrics.write(step, tf.concat([loss, correct], axis=0))
@@ -173,7 +173,7 @@ class Trainer:
 
     def _sum_gradients(self, *share: tf.Tensor) -> tf.Tensor:
         """Sum (gradient, loss, right answers, divergence) over all micro-batches of all workers, in fixed point."""
-        weights = tf.identity(self._weights)
+        weights = self._layout.finish(self._weights)
         # Unrolled, so that TensorFlow computes the micro-batches side by side, each on one thread.
         terms = [
             self._gradients(weights, _distort(images, transforms), labels, sample_weights, keys)
@@ -196,30 +196,46 @@ class Trainer:
         return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
 
     def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
-        outputs, _ = self.network.stateless_call(self._unflatten(weights), [], [images, keys], training=training)
+        outputs, _ = self.network.stateless_call(self._layout.split(weights), [], [images, keys], training=training)
         return outputs
-
-    def _unflatten(self, weights: tf.Tensor) -> list[tf.Tensor]:
-        parts = tf.split(weights, [int(np.prod(shape)) for shape in self._shapes])
-        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _update(self, gradient: tf.Tensor, rate: tf.Tensor, step: tf.Tensor) -> None:
         """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), then the weight average."""
-        self._first_moment.assign_add((gradient - self._first_moment) * (1 - BETA_1))
-        self._second_moment.assign_add((tf.square(gradient) - self._second_moment) * (1 - BETA_2))
-        correction = tf.sqrt(1 - tf.pow(BETA_2, step)) / (1 - tf.pow(BETA_1, step))
-        change = rate * correction * self._first_moment / (tf.sqrt(self._second_moment) + EPSILON)
-        if self.config.weight_decay:
-            change += rate * self.config.weight_decay * self._decayed * self._weights
-        self._weights.assign_sub(change)
-        if self.config.ema_decay:
-            # The average follows closely at first: it must not remember the initial weights.
-            decay = tf.minimum(self.config.ema_decay, (1 + step) / (10 + step))
-            self._average.assign_add((self._weights - self._average) * (1 - decay))
+        values = self._updated(*(tf.identity(variable) for variable in self._state_variables()), gradient, rate, step)
+        for variable, value in zip(self._state_variables(), values, strict=True):
+            variable.assign(value)
+
+    def _make_update(self) -> Callable[..., Any]:
+        decay, ema_decay, decayed = self.config.weight_decay, self.config.ema_decay, self._layout.decayed
+
+        @compiled
+        def update(
+            weights: tf.Tensor,
+            first: tf.Tensor,
+            second: tf.Tensor,
+            average: tf.Tensor,
+            gradient: tf.Tensor,
+            rate: tf.Tensor,
+            step: tf.Tensor,
+        ) -> tuple[tf.Tensor, ...]:
+            first = first + (gradient - first) * (1 - BETA_1)
+            second = second + (tf.square(gradient) - second) * (1 - BETA_2)
+            correction = tf.sqrt(1 - tf.pow(BETA_2, step)) / (1 - tf.pow(BETA_1, step))
+            change = rate * correction * first / (tf.sqrt(second) + EPSILON)
+            if decay:
+                change += rate * decay * decayed * weights
+            weights = weights - change
+            if ema_decay:
+                # The average follows closely at first: it must not remember the initial weights.
+                average = average + (weights - average) * (1 - tf.minimum(ema_decay, (1 + step) / (10 + step)))
+            return weights, first, second, average
+
+        made: Callable[..., Any] = update
+        return made
 
     def _count(self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor) -> tf.Tensor:
         """Sum (loss, right answers, divergence) over blocks, in fixed point: int64 (3,)."""
-        weights = tf.identity(self._result_variable())
+        weights = self._layout.finish(self._result_variable())
         blocks = zip(*map(tf.unstack, (images, labels, sample_weights)), strict=True)
         return tf.add_n([self._count_block(weights, *block) for block in blocks])
 
@@ -233,6 +249,7 @@ class Trainer:
         return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
 
 
+@compiled
 def _to_fixed_point(terms: tf.Tensor, correct: tf.Tensor) -> tf.Tensor:
     """Terms of sums, a count, and 1 if a term does not fit: int64 (terms + 2,)."""
     fits = tf.abs(terms) < LARGEST_TERM  # false for what is not a number

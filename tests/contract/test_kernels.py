@@ -6,26 +6,49 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist_core.kernels import convolve_image, max_pool
+from mnist_core.kernels import bias_relu, convolve_image
 
 
 def random(*shape: int) -> tf.Tensor:
     return tf.constant(np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32))
 
 
+def plain(values: tf.Tensor, bias: tf.Tensor, *, pooled: bool) -> tf.Tensor:
+    activated = tf.nn.relu(values + bias)
+    return tf.nn.max_pool2d(activated, 2, 2, "VALID") if pooled else activated
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 6, 4), (2, 11, 7, 5), (1, 7, 7, 1)])
+@pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
-def test_max_pooling_and_its_gradient_are_tensorflows(shape: tuple[int, ...], tied: bool):
-    values = tf.round(random(*shape)) if tied else random(*shape)  # whole numbers: many windows have several maxima
-    upstream = random(shape[0], shape[1] // 2, shape[2] // 2, shape[3])
+def test_bias_relu_and_pooling_and_their_gradients_are_tensorflows(shape: tuple[int, ...], pooled: bool, tied: bool):
+    values, bias = random(*shape), random(shape[-1])
+    if tied:  # whole numbers: many windows have several maxima, many of them 0
+        values, bias = tf.round(values), tf.round(bias)
     found = []
-    for pool in (max_pool, lambda each: tf.nn.max_pool2d(each, 2, 2, "VALID")):
+    for apply in (lambda *each, pooled: bias_relu(*each, tf.float32, pooled=pooled), plain):
         with tf.GradientTape() as tape:
-            tape.watch(values)
-            pooled = pool(values)
-        found.append((pooled.numpy(), tape.gradient(pooled, values, upstream).numpy()))
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    np.testing.assert_array_equal(found[0][1], found[1][1])
+            tape.watch((values, bias))
+            outputs = apply(values, bias, pooled=pooled)
+        upstream = random(*outputs.shape)
+        found.append([outputs, *tape.gradient(outputs, (values, bias), upstream)])
+    (outputs, gradient, bias_gradient), (true_outputs, true_gradient, true_bias_gradient) = found
+    np.testing.assert_array_equal(outputs, true_outputs)
+    np.testing.assert_array_equal(gradient, true_gradient)
+    np.testing.assert_allclose(bias_gradient, true_bias_gradient, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_bfloat16_is_rounded_once_on_the_way_out(pooled: bool):
+    values, bias = tf.cast(random(2, 6, 6, 4), tf.bfloat16), random(4)
+    with tf.GradientTape() as tape:
+        tape.watch((values, bias))
+        outputs = bias_relu(values, bias, tf.bfloat16, pooled=pooled)
+    upstream = tf.cast(random(*outputs.shape), tf.bfloat16)
+    gradient, bias_gradient = tape.gradient(outputs, (values, bias), upstream)
+    expected = plain(tf.cast(values, tf.float32), bias, pooled=pooled)
+    np.testing.assert_array_equal(outputs, tf.cast(expected, tf.bfloat16))
+    assert [each.dtype for each in (gradient, bias_gradient)] == [tf.bfloat16, tf.float32]
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 3), (1, 1)])

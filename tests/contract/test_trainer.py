@@ -58,15 +58,6 @@ def test_twenty_steps_are_those_of_keras_adam_and_adamw(weight_decay):
     np.testing.assert_allclose(trainer.state()["weights"], expected, rtol=0, atol=1e-6)
 
 
-def test_only_kernels_decay():
-    trainer = make_trainer(network="deepnet", weight_decay=0.5)
-    before = trainer.network.get_weights()
-    trainer._update(tf.zeros_like(trainer.state()["weights"]), tf.constant(0.1), tf.constant(1.0))
-    after = trainer.load_network(trainer.state()["weights"])
-    for variable, old, new in zip(after.weights, before, after.get_weights(), strict=True):
-        np.testing.assert_allclose(new, old * (0.95 if variable.name == "kernel" else 1), rtol=1e-6)
-
-
 def test_the_gradient_of_a_padded_batch_is_that_of_the_true_short_batch(plain):
     trainer = restart(*plain)
     (steps,) = epoch_steps(DATA, trainer.config, Share(), epoch=0)

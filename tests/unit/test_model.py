@@ -1,16 +1,14 @@
-"""The networks and their two layers of our own."""
+"""The networks, and their dropout of our own."""
 
 from __future__ import annotations
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 
 from mnist_core.model import (
     SampleDropout,
-    ScaledConv2D,
     build_published_model,
     build_training_network,
     carry_weights,
@@ -120,38 +118,6 @@ def test_dropout_keeps_the_values_it_does_not_drop_scaled_and_passes_gradients_t
 def test_dropout_is_off(rate, training):
     values = np.random.default_rng(3).normal(size=(4, UNITS)).astype(np.float32)
     assert np.array_equal(SampleDropout(rate)([values, KEYS[:4]], training=training), values)
-
-
-def standardised():
-    """A layer whose kernel has all filters shifted and stretched, and a scale of its own for each."""
-    rng = np.random.default_rng(4)
-    layer = ScaledConv2D(5, 3, activation="relu", padding="same")
-    layer.build((None, 8, 8, 7))
-    kernel = rng.normal(size=(3, 3, 7, 5)) * [0.1, 1, 2, 5, 0.5] + [0, 3, -2, 1, 0.2]
-    layer.set_weights([kernel, rng.normal(size=5), np.array([0.5, 1, 2, -1, 0])])
-    return layer
-
-
-def test_every_finished_filter_has_mean_zero_and_the_variance_of_its_scale():
-    layer = standardised()
-    filters = layer.finished_kernel().numpy().reshape(-1, 5)
-    np.testing.assert_allclose(filters.mean(axis=0), 0, atol=1e-6)
-    expected = (layer.RELU_GAIN * layer.filter_scale.numpy()) ** 2 / len(filters)
-    np.testing.assert_allclose(filters.var(axis=0), expected, rtol=1e-3)
-
-
-def test_the_gain_undoes_what_a_relu_does_to_the_variance():
-    normal = np.random.default_rng(5).normal(size=10**6)
-    assert ScaledConv2D.RELU_GAIN**2 * np.maximum(normal, 0).var() == pytest.approx(1, rel=0.01)
-
-
-def test_a_scaled_convolution_is_a_plain_one_with_the_finished_kernel():
-    layer = standardised()
-    plain = keras.layers.Conv2D(5, 3, activation="relu", padding="same")
-    plain.build((None, 8, 8, 7))
-    plain.set_weights([layer.finished_kernel().numpy(), layer.bias.numpy()])
-    images = np.random.default_rng(6).normal(size=(3, 8, 8, 7)).astype(np.float32)
-    np.testing.assert_allclose(layer(images), plain(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed", "bfloat16"])
