@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from mnist_core.kernels import bias_relu, compiled, convolve_image
+from mnist_core.kernels import bias_relu, compiled, convolve, convolve_image
 
 NUM_CLASSES = 10
 IMAGE_SIDE = 28
@@ -82,12 +82,11 @@ class TrainingConv2D(layers.Conv2D):  # type: ignore[misc]
 
     def call(self, inputs: Any) -> Any:
         """Take (N, H, W, channels) to (N, H', W', filters) of the policy's type."""
+        dtype, kernel = tf.as_dtype(self.compute_dtype), keras.ops.cast(self._kernel, "float32")
         if inputs.shape[-1] == 1:
-            outputs = convolve_image(self._padded(inputs), keras.ops.cast(self._kernel, "float32"))
+            outputs = convolve_image(self._padded(inputs), kernel)
         else:
-            kernel = keras.ops.cast(self._kernel, self.compute_dtype)
-            outputs = tf.nn.conv2d(inputs, kernel, 1, self.padding.upper())
-        dtype = tf.as_dtype(self.compute_dtype)
+            outputs = convolve(inputs, kernel, dtype, self.padding)
         return bias_relu(outputs, keras.ops.cast(self.bias, "float32"), dtype, pooled=self.pooled)
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> Any:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist_core.kernels import bias_relu, convolve_image
+from mnist_core import kernels
+from mnist_core.kernels import bias_relu, convolve, convolve_image
 
 
 def random(*shape: int) -> tf.Tensor:
@@ -56,10 +57,29 @@ def test_the_convolution_of_an_image_and_its_kernels_gradient_are_tensorflows(si
     images, kernel = random(4, 12, 10, 1), random(*size, 1, 6)
     upstream = random(4, 13 - size[0], 11 - size[1], 6)
     found = []
-    for convolve in (convolve_image, lambda x, w: tf.nn.conv2d(x, w, 1, "VALID")):
+    for function in (convolve_image, lambda x, w: tf.nn.conv2d(x, w, 1, "VALID")):
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            outputs = convolve(images, kernel)
+            outputs = function(images, kernel)
         found.append((outputs.numpy(), tape.gradient(outputs, kernel, upstream).numpy()))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_multiplied_as_such_or_as_its_exact_products_in_float32(native: bool, monkeypatch):
+    monkeypatch.setattr(kernels, "multiplies_bfloat16", lambda: native)
+    values, kernel = tf.cast(random(2, 8, 8, 16), tf.bfloat16), random(3, 3, 16, 8)
+    upstream = tf.cast(random(2, 6, 6, 8), tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch((values, kernel))
+        outputs = convolve(values, kernel, tf.bfloat16, "valid")
+    gradients = tape.gradient(outputs, (values, kernel), upstream)
+    rounded = [tf.cast(each, tf.float32) for each in (values, tf.cast(kernel, tf.bfloat16))]
+    with tf.GradientTape() as tape:
+        tape.watch(rounded)
+        exact = tf.nn.conv2d(*rounded, 1, "VALID")
+    expected = [exact, *tape.gradient(exact, rounded, tf.cast(upstream, tf.float32))]
+    assert [each.dtype for each in (outputs, *gradients)] == [tf.bfloat16, tf.bfloat16, tf.float32]
+    for found, true in zip((outputs, *gradients), expected, strict=True):
+        np.testing.assert_allclose(tf.cast(found, tf.float32), true, rtol=2**-7, atol=2**-5)
