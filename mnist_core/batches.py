@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mnist_core.augmentation import affine_transforms
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
-from mnist_core.sampling import Purpose, dropout_keys, permutation
+from mnist_core.sampling import Purpose, permutation, sample_keys
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Steps:
         labels: int32 (S, M, R).
         weights: float32 (S, M, R): 1 over the true size of the global batch for a sample, 0 for padding, so that the
             weighted sum over all workers is the mean over the global batch.
-        keys: uint32 (S, M, R), from which dropout masks follow.
-        transforms: float32 (S, M, R, 8), the augmentation of each sample; (S, M, R, 0) without augmentation.
+        keys: uint32 (S, M, R), from which dropout masks and distortions follow.
+        transforms: float32 (S, M, R, 8), the affine map of each sample; (S, M, R, 0) without augmentation.
         sizes: int64 (S,), true size of each global batch.
     """
 
@@ -80,13 +80,14 @@ def epoch_steps(data: Split, config: TrainConfig, share: Share, *, epoch: int, f
         samples = order[np.where(real, positions, 0)]
         size = sizes[start : start + config.steps_per_call]
         transforms = np.zeros((*samples.shape, 0), np.float32)
-        if config.augment == "affine":
-            transforms = affine_transforms(config.seed, epoch, samples.ravel()).reshape(*samples.shape, 8)
+        if config.augment != "none":
+            drawn = affine_transforms(config.seed, epoch, samples.ravel(), wild=config.augment == "wild")
+            transforms = drawn.reshape(*samples.shape, 8)
         yield Steps(
             images=data.images[samples],
             labels=data.labels[samples].astype(np.int32),
             weights=(real / size[:, None, None]).astype(np.float32),
-            keys=dropout_keys(config.seed, epoch, samples.ravel()).reshape(samples.shape),
+            keys=sample_keys(config.seed, epoch, samples.ravel()).reshape(samples.shape),
             transforms=transforms,
             sizes=size,
         )

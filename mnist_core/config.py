@@ -87,7 +87,9 @@ class TrainConfig(DatasetFields, SubmitFields):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (AdamW) on kernels")
     label_smoothing: Fraction = Field(0.0, description="share of a label spread over all classes")
     dropout: Fraction = Field(0.5, description="share of units dropped before the last layer, drawn per sample")
-    augment: Literal["none", "affine"] = Field("none", description="random distortion, drawn per sample")
+    augment: Literal["none", "affine", "wild"] = Field(
+        "none", description="random distortion, drawn per sample; wild: bent and spoiled like scans and photos too"
+    )
     ema_decay: Fraction = Field(0.0, description="decay of the weight average that is published; 0: no averaging")
     precision: Literal["float32", "bfloat16", "mixed"] = Field(
         "float32",

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from mnist_core.draws import hash_bits
 from mnist_core.kernels import bias_relu, compiled, convolve, convolve_image
 
 NUM_CLASSES = 10
@@ -54,19 +55,9 @@ class SampleDropout(layers.Layer):  # type: ignore[misc]
 @compiled
 def _dropout_factors(keys: tf.Tensor, num_units: int, rate: float) -> tf.Tensor:
     """What each unit is multiplied with, 0 or 1 / (1 - rate): float32 (N, num_units)."""
-    units = tf.range(num_units, dtype=tf.int64)
-    salt = tf.cast((units + 1) * 0x9E3779B9 & 0xFFFFFFFF, tf.uint32)
-    bits = _mix32(tf.bitwise.bitwise_xor(keys[:, None], salt[None, :]))
+    bits = hash_bits(keys, 0, num_units)
     keep = bits >= tf.constant(int(rate * 2**32), tf.uint32)
     return tf.where(keep, 1 / (1 - rate), 0.0)
-
-
-def _mix32(value: tf.Tensor) -> tf.Tensor:
-    """Scramble 32 bits (the finaliser of MurmurHash3, Appleby 2011)."""
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(shift, tf.uint32)))
-        value = value * tf.constant(factor, tf.uint32)
-    return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32)))
 
 
 class TrainingConv2D(layers.Conv2D):  # type: ignore[misc]

@@ -17,7 +17,7 @@ class Purpose(IntEnum):
     """What a draw is for: draws for different purposes are independent of each other."""
 
     ORDER = 1
-    DROPOUT = 2
+    KEY = 2
     AUGMENT = 3
     SPLIT = 4
 
@@ -51,9 +51,9 @@ def uniform(seed: int, purpose: Purpose, epoch: int, samples: npt.ArrayLike, num
     return ((bits >> np.uint64(40)).astype(np.float32) / np.float32(2**23)) - np.float32(1)
 
 
-def dropout_keys(seed: int, epoch: int, samples: npt.ArrayLike) -> npt.NDArray[np.uint32]:
-    """Draw the key from which a sample's dropout masks of one epoch follow: uint32 (N,)."""
-    return (random_bits(seed, Purpose.DROPOUT, epoch, samples)[:, 0] >> np.uint64(32)).astype(np.uint32)
+def sample_keys(seed: int, epoch: int, samples: npt.ArrayLike) -> npt.NDArray[np.uint32]:
+    """Draw the key from which a sample's dropout masks and distortions of one epoch follow: uint32 (N,)."""
+    return (random_bits(seed, Purpose.KEY, epoch, samples)[:, 0] >> np.uint64(32)).astype(np.uint32)
 
 
 def permutation(seed: int, purpose: Purpose, epoch: int, count: int) -> npt.NDArray[np.int64]:

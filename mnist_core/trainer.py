@@ -23,6 +23,7 @@ import tensorflow as tf
 from mnist_core.batches import Share, Steps, cut_into_micro_batches
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
+from mnist_core.distortion import distort
 from mnist_core.kernels import compiled
 from mnist_core.model import IMAGE_SIDE, build_training_network
 from mnist_core.weights import WeightLayout
@@ -137,7 +138,7 @@ class Trainer:
         """Any number of steps a call without tracing again: images, labels, weights, keys, transforms, rates, step."""
         config = self.config
         _, micro_batches, rows = cut_into_micro_batches(1, config.batch_size, config.micro_batch_size, self.share).shape
-        num_transforms = 8 if config.augment == "affine" else 0
+        num_transforms = 0 if config.augment == "none" else 8
         shape = (None, micro_batches, rows)
         return [
             tf.TensorSpec((*shape, IMAGE_SIDE, IMAGE_SIDE), tf.uint8),
@@ -176,10 +177,15 @@ class Trainer:
         weights = self._layout.finish(self._weights)
         # Unrolled, so that TensorFlow computes the micro-batches side by side, each on one thread.
         terms = [
-            self._gradients(weights, _distort(images, transforms), labels, sample_weights, keys)
+            self._gradients(weights, self._pixels(images, transforms, keys), labels, sample_weights, keys)
             for images, labels, sample_weights, keys, transforms in zip(*map(tf.unstack, share), strict=True)
         ]
         return _sum_over_workers(tf.add_n(terms))
+
+    def _pixels(self, images: tf.Tensor, transforms: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        if self.config.augment == "none":
+            return tf.cast(images, tf.float32)[..., None]
+        return distort(images, transforms, keys, wild=self.config.augment == "wild")
 
     def _micro_gradients(
         self, weights: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor
@@ -267,18 +273,3 @@ def _count_right(logits: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor
     """Count right answers among the rows that are not padding."""
     right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
     return tf.reduce_sum(tf.cast(tf.logical_and(right, sample_weights > 0), tf.float32))
-
-
-def _distort(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-    """Resample each image through its own affine map; what comes from outside the image is black."""
-    pixels = tf.cast(images, tf.float32)[..., None]
-    if not transforms.shape[-1]:
-        return pixels
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=pixels,
-        transforms=transforms,
-        output_shape=tf.shape(images)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )

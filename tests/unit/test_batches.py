@@ -11,7 +11,7 @@ from mnist_core.augmentation import affine_transforms
 from mnist_core.batches import Share, Steps, cut_into_micro_batches, epoch_steps, steps_per_epoch
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
-from mnist_core.sampling import Purpose, dropout_keys, permutation
+from mnist_core.sampling import Purpose, permutation, sample_keys
 
 counts = st.integers(1, 200)
 batch_sizes = st.integers(1, 40)
@@ -135,10 +135,10 @@ def test_an_epoch_goes_through_its_permutation_in_order(epoch):
     assert samples_of(steps).ravel().tolist() == permutation(SEED, Purpose.ORDER, epoch, 40).tolist()
 
 
-def test_dropout_keys_and_transforms_are_those_of_the_epoch_and_the_sample():
+def test_sample_keys_and_transforms_are_those_of_the_epoch_and_the_sample():
     (steps,) = take(40, batch_size=8, epoch=2, augment="affine")
     samples = samples_of(steps).ravel()
-    assert np.array_equal(steps.keys.ravel(), dropout_keys(SEED, 2, samples))
+    assert np.array_equal(steps.keys.ravel(), sample_keys(SEED, 2, samples))
     assert np.array_equal(steps.transforms.reshape(-1, 8), affine_transforms(SEED, 2, samples))
 
 

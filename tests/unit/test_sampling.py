@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_core.sampling import Purpose, dropout_keys, permutation, random_bits, uniform
+from mnist_core.sampling import Purpose, permutation, random_bits, sample_keys, uniform
 
 COUNT = 20_000
 SIGMAS = 5
@@ -50,7 +50,7 @@ def test_bits_are_the_reference_hashed_over_every_word(seed, purpose, epoch, sam
 def test_draws_never_change_from_one_release_to_the_next():
     assert random_bits(7, Purpose.SPLIT, 2, [0, 59_999]).tolist() == [[9049446292438602516], [3828476513794147600]]
     assert permutation(0, Purpose.ORDER, 0, 8).tolist() == [4, 2, 5, 1, 6, 3, 0, 7]
-    assert dropout_keys(0, 1, [5]).tolist() == [2445868820]
+    assert sample_keys(0, 1, [5]).tolist() == [2445868820]
     assert uniform(3, Purpose.AUGMENT, 0, [1], 2).tolist() == [[0.8600105047225952, 0.7533763647079468]]
 
 
@@ -96,7 +96,7 @@ def test_draws_samples_epochs_seeds_and_purposes_are_independent_of_each_other()
 
 
 def test_every_bit_of_a_dropout_key_is_set_in_half_of_the_samples():
-    keys = dropout_keys(0, 0, np.arange(COUNT))
+    keys = sample_keys(0, 0, np.arange(COUNT))
     assert keys.dtype == np.uint32
     shares = [(keys >> np.uint32(bit) & 1).mean() for bit in range(32)]
     assert np.abs(np.array(shares) - 0.5).max() < SIGMAS * 0.5 / np.sqrt(COUNT)
