@@ -18,7 +18,7 @@ from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
 
 GAP = 2
-LABEL_WIDTH = 120
+LABEL_WIDTH = 150
 ZOOM = 2
 
 

@@ -146,6 +146,20 @@ def test_corruptions_are_judged_one_by_one(model_storage, tmp_path):
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("mnist_data_dir")
+def test_robustness_asks_for_accuracy_and_for_refusal(model_storage, tmp_path):
+    options = ("--smoke", "--json-only", "--storage", model_storage, "--picture", str(tmp_path / "grid.png"))
+    answer = json.loads(run_benchmark("robustness", *options))
+    check_shape(answer, "robustness")
+    figures = {row["way"]: row["median"] for row in answer["rows"]}
+    assert figures.keys() >= {"mnist", "uci-digits", "fonts", "corruptions", "calibration error", "rejected: mnist"}
+    assert figures.keys() >= {"rejected: letters", "rejected: scribbles", "corruption fog"}
+    assert sum(name.startswith("font ") for name in figures) == 2
+    assert sum(name.startswith("corruption ") for name in figures) == 15
+    assert set(answer["must"]) >= {"uci-digits", "corruptions", "calibration error"}
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_benchmark_without_its_model_says_how_to_get_one(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "corruptions.py"), "--smoke", "--storage", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)

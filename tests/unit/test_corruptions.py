@@ -182,5 +182,5 @@ def test_a_landscape_reaches_from_nought_to_one(parts):
 def test_a_picture_has_a_row_for_each_corruption(corruptions, digits, tmp_path):
     corruptions.draw(digits, 0, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.size == (120 + 12 * 58 + 2, 16 * 58 + 2)
+        assert picture.size == (150 + 12 * 58 + 2, 16 * 58 + 2)
         assert len(set(np.asarray(picture)[:, :100].ravel().tolist())) > 2  # there are labels
