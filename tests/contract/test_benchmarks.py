@@ -132,6 +132,19 @@ def test_serve_loads_the_endpoint_and_a_plain_server_alike():
     assert answer["must"]["same answers"]["met"]
 
 
+@pytest.mark.ray
+def test_accuracy_trains_with_the_real_command_and_makes_tables():
+    *tables, last_line = run_benchmark("accuracy", "--smoke", "--recipes", "notebook").splitlines()
+    answer = json.loads(last_line)
+    check_shape(answer, "accuracy")
+    rows = {row["way"]: row["median"] for row in answer["rows"]}
+    assert rows["notebook: accuracy"] == rows["notebook: mean"] > 0
+    assert rows["notebook: training"] > 0
+    assert rows["notebook: parameters"] == 34_826
+    assert answer["must"]["notebook"]["bound"] == ">= 98.9"
+    assert any(line.startswith("| notebook | ") for line in tables)
+
+
 @pytest.mark.usefixtures("mnist_data_dir")
 def test_corruptions_are_judged_one_by_one(model_storage, tmp_path):
     options = ("--smoke", "--json-only", "--storage", model_storage, "--picture", str(tmp_path / "grid.png"))
