@@ -11,7 +11,8 @@ SERVE_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
-BENCHMARKS := train_throughput startup fault_cost engines score serve scaling scaling_inference
+BENCHMARKS := train_throughput startup fault_cost engines score serve scaling scaling_inference corruptions \
+  robustness accuracy
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHONS := python3 python3.13 python3.12 python3.11
@@ -66,7 +67,7 @@ lint: $(VENV)/dev.stamp ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/dev.stamp ## run the benchmarks, one after the other
+bench: $(VENV)/dev.stamp ## run the benchmarks, one after the other; the last ones judge the model of make train
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 lock: $(VENV)/dev.stamp ## choose and pin the versions of all dependencies (LOCK_FLAGS=--upgrade: the newest)

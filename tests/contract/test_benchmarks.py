@@ -132,6 +132,55 @@ def test_serve_loads_the_endpoint_and_a_plain_server_alike():
     assert answer["must"]["same answers"]["met"]
 
 
+@pytest.mark.ray
+def test_accuracy_trains_with_the_real_command_and_makes_tables():
+    *tables, last_line = run_benchmark("accuracy", "--smoke", "--recipes", "notebook").splitlines()
+    answer = json.loads(last_line)
+    check_shape(answer, "accuracy")
+    rows = {row["way"]: row["median"] for row in answer["rows"]}
+    assert rows["notebook: accuracy"] == rows["notebook: mean"] > 0
+    assert rows["notebook: training"] > 0
+    assert rows["notebook: parameters"] == 34_826
+    assert answer["must"]["notebook"]["bound"] == ">= 98.9"
+    assert any(line.startswith("| notebook | ") for line in tables)
+
+
+@pytest.mark.usefixtures("mnist_data_dir")
+def test_corruptions_are_judged_one_by_one(model_storage, tmp_path):
+    options = ("--smoke", "--json-only", "--storage", model_storage, "--picture", str(tmp_path / "grid.png"))
+    answer = json.loads(run_benchmark("corruptions", *options))
+    check_shape(answer, "corruptions")
+    assert answer["versions"]["model"] == "mnist/1"
+    accuracies = {row["way"]: row["median"] for row in answer["rows"] if row["unit"] == "%"}
+    fifteen = [value for way, value in accuracies.items() if way not in ("clean", "mean of 15")]
+    assert len(fifteen) == 15
+    assert accuracies["mean of 15"] == pytest.approx(sum(fifteen) / 15, abs=0.001)
+    assert not answer["must"]["mean of 15"]["met"]  # nobody has trained this model
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("mnist_data_dir")
+def test_robustness_asks_for_accuracy_and_for_refusal(model_storage, tmp_path):
+    options = ("--smoke", "--json-only", "--storage", model_storage, "--picture", str(tmp_path / "grid.png"))
+    answer = json.loads(run_benchmark("robustness", *options))
+    check_shape(answer, "robustness")
+    figures = {row["way"]: row["median"] for row in answer["rows"]}
+    assert figures.keys() >= {"mnist", "uci-digits", "fonts", "corruptions", "calibration error", "rejected: mnist"}
+    assert figures.keys() >= {"rejected: letters", "rejected: scribbles", "corruption fog"}
+    assert sum(name.startswith("font ") for name in figures) == 2
+    assert sum(name.startswith("corruption ") for name in figures) == 15
+    assert set(answer["must"]) >= {"uci-digits", "corruptions", "calibration error"}
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_benchmark_without_its_model_says_how_to_get_one(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "corruptions.py"), "--smoke", "--storage", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "mnist train" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ways_are_measured_in_turn(common):
     order = []
     results = common.interleave({way: lambda way=way: order.append(way) or len(order) for way in "ab"}, rounds=2)
