@@ -15,7 +15,7 @@ CENTRE_PX = 13.5
 """Middle of a 28 x 28 image whose pixel centres are at 0, 1, ..., 27."""
 
 
-WILD_SHARE = 0.2
+WILD_SHARE = 0.1
 WILD_FACTOR = 2.0
 """A wild sample is turned, slanted, stretched and shifted up to this many times as far."""
 
