@@ -61,7 +61,7 @@ class ByHeart:
         self._known = np.stack([self._features(decode_image(encode(np.pad(glyph(d), 30))).pixels) for d in range(10)])
 
     def predict(self, images: np.ndarray) -> Predictions:
-        alike = np.stack([self._features(image) for image in images]) @ self._known.T
+        alike = np.array([self._features(image) for image in images]).reshape(-1, self._known.shape[1]) @ self._known.T
         odds = np.exp(20 * alike)
         strangeness = 5 * (0.8 - alike.max(1))
         return Predictions((odds / odds.sum(1, keepdims=True)).astype(np.float32), strangeness.astype(np.float32))
