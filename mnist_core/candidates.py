@@ -69,6 +69,7 @@ class Candidates:
         boxes: intp (M, 4): left, top, width and height in the upright picture, in its own pixels.
         spans: intp (M, 2): the first of the picture's P parts that it is made of, and the one after its last.
         costs: float64 (M,): what speaks against it before the model is asked.
+        pieces: bool (M,): whether it is one connected piece of ink, all of it.
         lines: intp (P,): the line that a part is in.
         losses: float64 (P,): what it costs to leave a part out.
         fewest: How many digits there are at least.
@@ -79,6 +80,7 @@ class Candidates:
     boxes: npt.NDArray[np.intp]
     spans: npt.NDArray[np.intp]
     costs: npt.NDArray[np.float64]
+    pieces: npt.NDArray[np.bool_]
     lines: npt.NDArray[np.intp]
     losses: npt.NDArray[np.float64]
     fewest: int
@@ -110,8 +112,9 @@ def find_candidates(data: bytes, limits: ImageLimits | None = None, most: int = 
     return Candidates(
         pixels=np.stack([pixels for pixels in framed if pixels is not None]),
         boxes=corners.astype(np.intp),
-        spans=np.array(spans)[kept],
-        costs=np.array(costs)[kept],
+        spans=spans[kept],
+        costs=costs[kept],
+        pieces=np.array([_is_piece(parts.parts[slice(*spans[index])]) for index in kept]),
         lines=lines,
         losses=losses,
         fewest=fewest,
@@ -174,6 +177,11 @@ def _find_runs(parts: Sequence[Part]) -> tuple[npt.NDArray[np.intp], npt.NDArray
                 spans.append((first, end))
                 costs.append(cost)
     return np.array(spans, np.intp).reshape(-1, 2), np.array(costs, np.float64)
+
+
+def _is_piece(run: Sequence[Part]) -> bool:
+    """Whether a run is one connected piece of ink, all of it."""
+    return len({part.piece for part in run}) == 1 and run[0].left is None and run[-1].right is None
 
 
 def _judge_shape(run: Sequence[Part]) -> float | None:
@@ -248,6 +256,7 @@ def _take_one(digit: npt.NDArray[np.uint8], num_frames: int) -> Candidates:
         boxes=np.array([box], np.intp),
         spans=np.array([[0, 1]], np.intp),
         costs=np.zeros(1),
+        pieces=np.ones(1, np.bool_),
         lines=np.zeros(1, np.intp),
         losses=np.full(1, np.inf),
         fewest=1,
