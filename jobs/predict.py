@@ -1,4 +1,7 @@
-"""``mnist predict``: the digit of single images, in this process; the same decoder and Predictor as the batch job's."""
+"""``mnist predict``: the digit of single images, or all digits of pictures, in this process.
+
+Decoder and Predictor are the batch job's.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mnist_core.config import PredictConfig
+from mnist_core.cutting import cut_picture
 from mnist_core.errors import ImageError, ItemUnreadableError
 from mnist_core.images import ImageLimits
 from mnist_core.inputs.readers import ItemBatch
-from mnist_core.predictor import load_predictor
+from mnist_core.predictor import Predictor, load_predictor
 from mnist_core.registry import open_model
-from mnist_core.scoring import FAILED, OK, Rows, score_batch
+from mnist_core.scoring import FAILED, FIRST_FRAME, OK, Rows, describe_frames, score_batch
 from mnist_core.storage import open_storage
 
 STANDARD_INPUT = "-"
@@ -29,7 +31,8 @@ def run(config: PredictConfig) -> dict[str, Any]:
     Returns:
         A JSON object: ``model_version`` and ``images``, one object each in the order asked: ``file``, ``digit``,
         ``confidence``, ``probabilities``, ``rejected``, ``status``, ``error_code`` and ``error``; and ``problem`` if
-        there is an image without a digit.
+        there is an image without a digit. With ``split``, an image has ``text`` and ``digits`` instead: of each digit
+        ``line``, ``digit``, ``confidence``, ``probabilities``, ``rejected`` and ``box`` (``x``, ``y``, ``w``, ``h``).
 
     Raises:
         ArtifactError: The model is broken.
@@ -39,9 +42,15 @@ def run(config: PredictConfig) -> dict[str, Any]:
     predictor = load_predictor(artifact.files, device=config.device, precision=config.precision, threads=config.threads)
     limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
     contents = [_read(name, limits.max_bytes) for name in config.images]
-    rows = score_batch(ItemBatch(config.images, [None] * len(contents), None, contents), predictor, limits)
-    images = [_describe(rows, index) for index in range(len(rows))]
-    failed = [rows.ids[index] for index in np.flatnonzero(rows.failed)]
+    if config.split:
+        images = [
+            _split(name, content, predictor, limits, config.max_digits)
+            for name, content in zip(config.images, contents, strict=True)
+        ]
+    else:
+        rows = score_batch(ItemBatch(config.images, [None] * len(contents), None, contents), predictor, limits)
+        images = [_describe(rows, index) for index in range(len(rows))]
+    failed = [image["file"] for image in images if image["status"] == FAILED]
     problem = {"problem": f"{len(failed)} of {len(images)} images have no digit: {', '.join(failed)}"} if failed else {}
     return {"model_version": f"{artifact.manifest.name}/{artifact.manifest.version}", "images": images, **problem}
 
@@ -49,6 +58,8 @@ def run(config: PredictConfig) -> dict[str, Any]:
 def render(result: dict[str, Any]) -> str:
     """Put a result of ``run`` in words for a terminal."""
     width = max(len("file"), *(len(image["file"]) for image in result["images"]))
+    if "digits" in result["images"][0]:
+        return _render_split(result, width)
     lines = [f"{'file':<{width}}  digit  confidence  rejected"]
     for image in result["images"]:
         if image["status"] == FAILED:
@@ -59,6 +70,54 @@ def render(result: dict[str, Any]) -> str:
         answer = f"{image['digit']:>5}  {image['confidence']:>10.2%}  {rejected:<8}{remark}"
         lines.append(f"{image['file']:<{width}}  {answer}".rstrip())
     return "\n".join([*lines, "", f"model {result['model_version']}"])
+
+
+def _render_split(result: dict[str, Any], width: int) -> str:
+    """One row a digit, and below them what each file says."""
+    lines = [f"{'file':<{width}}  number  digit  confidence  rejected     x     y     w     h"]
+    texts = []
+    for image in result["images"]:
+        if image["status"] == FAILED:
+            lines.append(
+                f"{image['file']:<{width}}       -      -           -  {image['error_code']}: {image['error']}"
+            )
+            continue
+        for number, each in enumerate(image["digits"], 1):
+            box = "".join(f"{each['box'][side]:>6}" for side in "xywh")
+            rejected = "yes" if each["rejected"] else "no"
+            answer = f"{number:>6}  {each['digit']:>5}  {each['confidence']:>10.2%}  {rejected:<6}"
+            lines.append(f"{image['file']:<{width}}  {answer}{box}")
+        remark = f"  {image['error_code']}" if image["error_code"] else ""
+        texts.append(f"{image['file']:<{width}}  {' '.join(image['text'].splitlines())}{remark}")
+    return "\n".join([*lines, "", *texts, *([""] if texts else []), f"model {result['model_version']}"])
+
+
+def _split(
+    name: str, content: bytes | ImageError, predictor: Predictor, limits: ImageLimits, most: int
+) -> dict[str, Any]:
+    """Read all digits of one picture, as JSON values; one that has none has an error."""
+    image: dict[str, Any] = {"file": name, "text": None, "digits": [], "status": OK, "error_code": None, "error": None}
+    try:
+        if isinstance(content, ImageError):
+            raise content
+        found = cut_picture(content, predictor, limits, most)
+    except ImageError as err:
+        return {**image, "status": FAILED, "error_code": err.code, "error": str(err)}
+    if found.num_frames > 1:
+        image["error_code"], image["error"] = FIRST_FRAME, describe_frames(found.num_frames)
+    said = found.predictions
+    digits = [
+        {
+            "line": int(found.lines[index]),
+            "digit": int(said.digits[index]),
+            "confidence": float(said.confidences[index]),
+            "probabilities": said.probabilities[index].tolist(),
+            "rejected": bool(said.rejected[index]),
+            "box": dict(zip("xywh", found.boxes[index].tolist(), strict=True)),
+        }
+        for index in range(len(found))
+    ]
+    return {**image, "text": found.text, "digits": digits}
 
 
 def _describe(rows: Rows, index: int) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class ServeConfig(PredictorFields, SubmitFields):
     max_batch_size: PositiveInt = Field(256, description="images an engine gets at once, whosesoever they are")
     max_queue_images: PositiveInt = Field(4096, description="images that may wait in a replica; more get 503 at once")
     max_request_images: PositiveInt = Field(2048, description="images one request may have")
+    max_digits: PositiveInt = Field(64, description="digits a picture may have that is to be split")
     max_body_bytes: PositiveInt = Field(32 * 2**20, description="bytes one request may have")
     request_timeout_s: float = Field(30.0, gt=0, description="seconds after which a request is not computed any more")
     body_timeout_s: float = Field(20.0, gt=0, description="seconds a client may take to send a request")

@@ -82,6 +82,12 @@ class ImageTooManyPixelsError(ImageError):
     code = "image_too_many_pixels"
 
 
+class ImageTooManyDigitsError(ImageError):
+    """Raised when a picture that is to be cut has more digits than the limit."""
+
+    code = "image_too_many_digits"
+
+
 class StorageError(MnistError):
     """Raised when the storage folder or bucket refuses to be read or written."""
 

@@ -8,6 +8,7 @@ anew (``mnist_core.ink``). What comes from outside is bounded, and refused befor
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -87,6 +88,24 @@ class DecodedImage:
     num_frames: int
 
 
+@dataclass(frozen=True, eq=False)
+class DecodedTones:
+    """An image of one channel.
+
+    Attributes:
+        tones: uint8 (height, width), upright, dark ink on light paper or the reverse; reduced if the file has more
+            pixels than are needed.
+        digit: uint8 (28, 28), white on black: what ``decode_image`` makes of an image of just that size; else None.
+        size: Width and height that the file has, upright.
+        num_frames: Above 1, the image is animated or has more pages, and only the first was read.
+    """
+
+    tones: npt.NDArray[np.uint8]
+    digit: npt.NDArray[np.uint8] | None
+    size: tuple[int, int]
+    num_frames: int
+
+
 _LIMITS: Final = ImageLimits()
 
 
@@ -103,6 +122,30 @@ def decode_image(data: bytes, limits: ImageLimits = _LIMITS) -> DecodedImage:
     Raises:
         ImageError: It cannot be read or shows no digit; each reason has a class of its own.
     """
+    tones, file = _read_tones(data, limits, 0)
+    pixels = draw_digit(tones) if tones.shape != IMAGE_SIZE else _take_digit(tones)
+    return DecodedImage(pixels, file.num_frames)
+
+
+def decode_tones(data: bytes, limits: ImageLimits = _LIMITS, area: int = 0) -> DecodedTones:
+    """Decode an image file to the one channel in which ink and paper differ most, for who looks for more than a digit.
+
+    Args:
+        data: As for ``decode_image``.
+        limits: What is refused unread.
+        area: Pixels that may be kept if they are more than a single digit needs.
+
+    Raises:
+        ImageError: It cannot be read; the reasons are those of ``decode_image``.
+    """
+    tones, file = _read_tones(data, limits, area)
+    width, height = file.width, file.height
+    size = (height, width) if file.orientation >= 5 else (width, height)
+    digit = _take_digit(tones) if tones.shape == IMAGE_SIZE else None
+    return DecodedTones(tones, digit, size, file.num_frames)
+
+
+def _read_tones(data: bytes, limits: ImageLimits, area: int) -> tuple[npt.NDArray[np.uint8], ImageFile]:
     if not data:
         raise ImageEmptyError("received no bytes, expected an image file")
     if len(data) > limits.max_bytes:
@@ -111,19 +154,23 @@ def decode_image(data: bytes, limits: ImageLimits = _LIMITS) -> DecodedImage:
         )
     file = read_image_file(data)
     _check_size(file, limits)
+    # The longer side of as many pixels, in this file's proportions.
+    longest = max(_LONGEST_SIDE, math.isqrt(area * max(file.width, file.height) // min(file.width, file.height)))
     try:
-        tones = _decode_tones(file)
+        return _decode_tones(file, longest), file
     except ImageError:
         raise
     except Exception as err:  # a decoder of Pillow raises whatever its parser meets
         reason = " ".join(str(err).split())
         raise ImageBrokenError(f"received a {file.kind} file that cannot be decoded ({reason})") from err
-    if tones.shape != IMAGE_SIZE:
-        return DecodedImage(draw_digit(tones), file.num_frames)
+
+
+def _take_digit(tones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """What has a digit's size already, white on black."""
     inverted, blank = _judge(int(tones.min()), int(tones.max()), int(tones.take(_EDGE).sum()))
     if blank:
         raise ImageBlankError("expected a digit, found an image without ink")
-    return DecodedImage(tones ^ _WHITE if inverted else tones, file.num_frames)
+    return tones ^ _WHITE if inverted else tones
 
 
 def prepare_images(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -167,36 +214,36 @@ def _check_size(file: ImageFile, limits: ImageLimits) -> None:
         )
 
 
-def _decode_tones(file: ImageFile) -> npt.NDArray[np.uint8]:
-    """Decode to one channel, upright and not larger than needed."""
-    image = _open(file)
+def _decode_tones(file: ImageFile, longest: int) -> npt.NDArray[np.uint8]:
+    """Decode to one channel, upright and with sides that are not longer."""
+    image = _open(file, longest)
     if image.size == IMAGE_SIZE and file.zipped:  # the usual case
         tones = np.frombuffer(image.tobytes(), np.uint8).reshape(IMAGE_SIZE)
     else:
-        tones = find_tones(_reduce(image))
+        tones = find_tones(_reduce(image, longest))
     if file.orientation == 1:
         return tones
     turned = np.rot90(tones, {3: 2, 4: 2, 5: -1, 6: -1, 7: 1, 8: 1}.get(file.orientation, 0))
     return np.ascontiguousarray(turned[:, ::-1] if file.orientation in (2, 4, 5, 7) else turned)
 
 
-def _open(file: ImageFile) -> Image.Image:
+def _open(file: ImageFile, most: int) -> Image.Image:
     if file.zipped:  # a quarter of the time that Pillow takes to open the file
         return Image.frombytes("L", (file.width, file.height), file.zipped, "zip", ("L", 0))
     image = _DECODERS[file.kind](io.BytesIO(file.data))
     if image.size != (file.width, file.height):
         raise ImageBrokenError(f"received a {file.kind} file of which two sizes are told, expected one")
     longest = max(image.size)
-    if file.kind == "JPEG" and longest > 2 * _LONGEST_SIDE:
-        ratio = longest // _LONGEST_SIDE
+    if file.kind == "JPEG" and longest > 2 * most:
+        ratio = longest // most
         image.draft(None, (image.width // ratio, image.height // ratio))  # decodes an eighth of the size, if need be
     image.load()
     return image
 
 
-def _reduce(image: Image.Image) -> Image.Image:
+def _reduce(image: Image.Image, longest: int) -> Image.Image:
     """Bring an image to mode L, RGB or RGBA and to few pixels: band by band, so that no large copy is made."""
-    factor = -(-max(image.size) // _LONGEST_SIDE)
+    factor = -(-max(image.size) // longest)
     convert = _converter(image)
     width, height = image.size
     rows = max(1, _BAND_PIXELS // (width * factor)) * factor

@@ -1,24 +1,22 @@
-"""From the pixels of any image to one digit as MNIST has them: which tone is ink, where the digit is, how it is framed.
+"""From the pixels of any image to one digit as MNIST has them: which tone is ink, and where the digit is.
 
-MNIST's digits fit 20x20 pixels with their proportions kept, are smoothed by the resampling, and have their centre of
-mass in the middle of 28x28 pixels (http://yann.lecun.com/exdb/mnist/). Files are read in ``mnist_core.images``.
+Files are read in ``mnist_core.images``; the digit is framed in ``mnist_core.framing``. Several digits are told apart in
+``mnist_core.cutting``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from mnist_core.errors import ImageBlankError
+from mnist_core.framing import BLANK, frame_ink
 from mnist_core.paper import Floats, estimate_paper, fit_surface, shrink
-from mnist_core.splits import IMAGE_SIZE
 
-DIGIT_SIDE: Final = 20
-
-_BLANK: Final = "expected a digit, found an image without ink"
 _DARKEST: Final = 64.0
 """Tones that dark paper is at least thought to have, so that noise in a deep shadow does not become ink."""
 _FAINT: Final = 14.0
@@ -42,11 +40,6 @@ _PIECE_FRACTION: Final = 0.06
 """Ink of a piece that belongs to the digit, such as the bar of a five, to that of the largest. Specks have less."""
 _SMALLEST_FRACTION: Final = 0.05
 """Least length of a stroke a pixel wide that is a digit, to the image's longer side."""
-_LARGE_SIDE: Final = 4 * DIGIT_SIDE
-_TRACE: Final = 0.1
-_PEAK: Final = 0.9
-_THIN: Final = 2.0
-"""Width that strokes are brought to if they have less, in pixels of MNIST, where few have less."""
 
 
 def find_tones(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -116,27 +109,73 @@ def draw_digit(tones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     Raises:
         ImageBlankError: There is no ink.
     """
+    ink = find_ink(tones, _COARSEST_SIDE)
+    near = _select_pieces(ink.inked, ink.full)
+    inked = ink.inked & near
+    rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
+    if not rows.size:
+        raise ImageBlankError(BLANK)
+    return frame_ink(ink.shade(inked, near)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+@dataclass(frozen=True, eq=False)
+class Ink:
+    """An image's ink, told from its paper.
+
+    Attributes:
+        contrast: Floats (height, width): 0 is paper, 255 black on white.
+        inked: Where there may be ink, bool (height, width).
+        strength: The contrast that most of the ink has.
+        certain: Where the contrast is more than noise, bool (height, width).
+    """
+
+    contrast: npt.NDArray[Any]
+    inked: npt.NDArray[np.bool_]
+    strength: np.float64
+    certain: npt.NDArray[np.bool_]
+
+    @property
+    def full(self) -> npt.NDArray[np.bool_]:
+        """Where ink has all of its contrast: bool (height, width)."""
+        return self.contrast > _FULL_FRACTION * self.strength
+
+    def shade(self, inked: npt.NDArray[np.bool_], near: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+        """Shades from paper to ink, 0 to 1.
+
+        Args:
+            inked: The ink that sets the scale, bool (height, width).
+            near: Where ink is wanted, bool (height, width); elsewhere is paper.
+        """
+        black, white = _SOFT[0] * self.strength, _SOFT[1] * float(np.percentile(self.contrast[inked], 75))
+        return np.clip((self.contrast - black) / max(white - black, 1), 0, 1) * (near & self.certain)
+
+
+def find_ink(tones: npt.NDArray[np.uint8], coarsest: int) -> Ink:
+    """Tell ink from paper.
+
+    Args:
+        tones: uint8 (height, width), dark ink on light paper or the reverse.
+        coarsest: An image with much noise is halved, again and again, while its longer side is more than that.
+
+    Returns:
+        The ink, of the size of ``tones`` or smaller.
+
+    Raises:
+        ImageBlankError: There is no ink.
+    """
     ink_is_dark, paper, low = estimate_paper(tones)
     difference, least = (paper - tones, low - tones) if ink_is_dark else (tones - paper, tones - low)
     noise = _measure_noise(difference)
-    if noise > _NOISY and max(tones.shape) > _COARSEST_SIDE:
-        return draw_digit(np.asarray(Image.fromarray(tones).reduce(2)))
+    if noise > _NOISY and max(tones.shape) > coarsest:
+        return find_ink(np.asarray(Image.fromarray(tones).reduce(2)), coarsest)
     # In a shadow paper and ink are darker in proportion: 0 is paper, 255 black on white.
     contrast = difference * (255 / np.maximum(paper if ink_is_dark else 255 - paper, _DARKEST))
     visible = (least > max(_NOISES * noise, _FAINT / 2)) & (contrast > _FAINT)
     certain = contrast[visible].astype(np.float64)
     if not certain.size:
-        raise ImageBlankError(_BLANK)
-    full = (certain**3).sum() / (certain**2).sum()
-    inked = visible & (contrast > _INK_FRACTION * full)
-    near = _select_pieces(inked, contrast > _FULL_FRACTION * full)
-    inked &= near
-    rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
-    if not rows.size:
-        raise ImageBlankError(_BLANK)
-    black, white = _SOFT[0] * full, _SOFT[1] * float(np.percentile(contrast[inked], 75))
-    ink = np.clip((contrast - black) / max(white - black, 1), 0, 1) * (near & (difference > 1.5 * noise))
-    return _frame(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        raise ImageBlankError(BLANK)
+    strength: np.float64 = (certain**3).sum() / (certain**2).sum()
+    return Ink(contrast, visible & (contrast > _INK_FRACTION * strength), strength, difference > 1.5 * noise)
 
 
 def _measure_noise(difference: Floats) -> float:
@@ -166,25 +205,54 @@ def _select_pieces(inked: npt.NDArray[np.bool_], full: npt.NDArray[np.bool_]) ->
         blocks = padded.reshape(padded.shape[0] // size, size, padded.shape[1] // size, size)
         return np.asarray(blocks.sum((1, 3)))
 
-    framed = np.pad(inked, 1)
-    beside = framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]
-    outline = np.asarray(np.sum([inked & ~neighbour for neighbour in beside], axis=0, dtype=np.uint8))
-    on_edge = np.zeros_like(inked, np.uint8)
-    for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
-        on_edge[edge] += inked[edge]
+    outline, on_edge = find_outlines(inked)
     cells = count(inked)
     pieces = _label(cells > 0)
     areas, full_areas, outlines, edges = (
         np.bincount(pieces.ravel(), weights=each.ravel())
         for each in (cells, count(inked & full), count(outline), count(on_edge))
     )
-    outlines = np.maximum(outlines, 1)
-    shadows = (edges > _EDGE_SHARE * outlines) | ((areas - full_areas) / outlines > _BLUR_FRACTION * max(inked.shape))
-    areas[shadows] = 0
+    areas[are_shadows(areas - full_areas, outlines, edges, max(inked.shape))] = 0
     smallest = max(3, _SMALLEST_FRACTION * max(inked.shape))
     chosen = ((areas >= _PIECE_FRACTION * areas.max()) & (areas.max() >= smallest))[pieces] & (pieces > 0)
     around = _widen(np.pad(chosen, 1))
     return around.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
+
+
+def find_outlines(inked: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Count the sides of each pixel of ink that are next to paper, and those that are on the image's edge.
+
+    Args:
+        inked: bool (height, width).
+
+    Returns:
+        Both as uint8 (height, width).
+    """
+    framed = np.pad(inked, 1)
+    beside = framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]
+    outline = np.asarray(np.sum([inked & ~neighbour for neighbour in beside], axis=0, dtype=np.uint8))
+    on_edge = np.zeros_like(inked, np.uint8)
+    for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        on_edge[edge] += inked[edge]
+    return outline, on_edge
+
+
+def are_shadows(
+    blurred: npt.NDArray[Any], outlines: npt.NDArray[Any], edges: npt.NDArray[Any], longest: int
+) -> npt.NDArray[np.bool_]:
+    """Which pieces are shadows or tables: much of their outline is on the image's edge, or it is far too blurred.
+
+    Args:
+        blurred: Pixels of each piece without full contrast, (N,).
+        outlines: Length of its outline, (N,).
+        edges: How much of that is on the image's edge, (N,).
+        longest: The image's longer side.
+
+    Returns:
+        bool (N,).
+    """
+    outlines = np.maximum(outlines, 1)
+    return np.asarray((edges > _EDGE_SHARE * outlines) | (blurred / outlines > _BLUR_FRACTION * longest))
 
 
 def _label(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -202,48 +270,3 @@ def _widen(padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The greatest of each 3x3 values, without the border."""
     rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
     return np.asarray(np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:]))
-
-
-def _frame(ink: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Bring ink, 0 to 1, to MNIST's size, stroke and place."""
-    large = _resize(ink, _LARGE_SIDE)
-    large = _brighten(large)
-    growth = (_THIN - _stroke_width(large) * DIGIT_SIDE / _LARGE_SIDE) / 2 * _LARGE_SIDE / DIGIT_SIDE
-    if round(growth) > 0:
-        size = round(growth)
-        image = Image.fromarray(np.rint(255 * np.pad(large, size)).astype(np.uint8))
-        large = np.asarray(image.filter(ImageFilter.MaxFilter(2 * size + 1)), np.float32) / np.float32(255)
-    small = _brighten(_resize(large, DIGIT_SIDE))
-    digit = np.zeros(IMAGE_SIZE, np.uint8)
-    top, left = (_start(small.sum(1 - axis), IMAGE_SIZE[axis]) for axis in (0, 1))
-    digit[top : top + small.shape[0], left : left + small.shape[1]] = np.rint(255 * small)
-    return digit
-
-
-def _brighten(ink: Floats) -> Floats:
-    """Give ink that has become faint by resampling its brightness back."""
-    bright = ink[ink > _TRACE]
-    if not bright.size:
-        raise ImageBlankError(_BLANK)
-    gain = np.float32(max(1, _PEAK / float(np.percentile(bright, 90))))
-    return np.asarray(np.clip(ink * gain, 0, 1))
-
-
-def _resize(ink: npt.NDArray[Any], longer: int) -> Floats:
-    scale = longer / max(ink.shape)
-    height, width = (max(1, round(scale * side)) for side in ink.shape)
-    image = Image.fromarray(ink.astype(np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.HAMMING))
-
-
-def _stroke_width(ink: Floats) -> float:
-    """Twice the area over the outline; an outline in steps of pixels is 4/pi too long, on average."""
-    padded = np.pad(ink, 1)
-    outline = np.abs(np.diff(padded, axis=0)).sum() + np.abs(np.diff(padded, axis=1)).sum()
-    return float(2 * ink.sum() / (outline * np.pi / 4))
-
-
-def _start(profile: npt.NDArray[Any], side: int) -> int:
-    """Where to begin, so that the centre of mass comes to the middle; but all must fit."""
-    centre = profile @ np.arange(len(profile)) / profile.sum()
-    return int(np.clip(side // 2 - np.floor(centre + 0.5), 0, side - len(profile)))

@@ -217,10 +217,15 @@ def _decode(
             continue
         if image.num_frames > 1:
             codes[index] = FIRST_FRAME
-            messages[index] = f"found {image.num_frames} frames, expected one: the first was taken"
+            messages[index] = describe_frames(image.num_frames)
         pixels[index], decoded[index] = image.pixels, True
     good = np.flatnonzero(decoded)
     return good, pixels if len(good) == len(pixels) else pixels[good]
+
+
+def describe_frames(num_frames: int) -> str:
+    """The remark on an image of several frames, whose first was taken."""
+    return f"found {num_frames} frames, expected one: the first was taken"
 
 
 def _decode_one(content: bytes | ImageError, limits: ImageLimits) -> DecodedImage:

@@ -38,6 +38,7 @@ def make_routes(routes: Sequence[Route]) -> tuple[Route, ...]:
         Route("GET", "/openapi.json", document, "web", "This document", guarded=False),
         Route("GET", "/docs", static_file("docs.html"), "web", "A page to try it on", guarded=False),
         Route("GET", "/docs/five.png", static_file("docs.png"), "web", "A picture to try it with", guarded=False),
+        Route("GET", "/docs/line.png", static_file("line.png"), "web", "A picture to split", guarded=False),
         Route("GET", "/docs/docs.js", static_file("docs.js"), "web", "The page's program", guarded=False),
         *(Route("GET", f"/docs/{name}", _bundled(name), "web", "Swagger UI", guarded=False) for name in BUNDLE),
     )

@@ -26,6 +26,9 @@ from serve.routing import MODEL_IN_PATH, VERSION_IN_PATH, Route
 EXAMPLE_FILE: Final = (files("serve") / "page" / "docs.png").read_bytes()
 """A written five: a PNG of 28x28 grey pixels."""
 
+EXAMPLE_LINE: Final = (files("serve") / "page" / "line.png").read_bytes()
+"""90210, written on a line."""
+
 EXAMPLE_BASE64: Final = base64.b64encode(EXAMPLE_FILE).decode()
 EXAMPLE_PIXELS: Final[list[list[int]]] = decode_image(EXAMPLE_FILE).pixels.tolist()
 
@@ -80,7 +83,8 @@ def _answers(answer: Any, error: Any, *statuses: int) -> dict[str, Any]:
 
 
 _LIMITS: Final = (
-    "At most {config.max_request_images} images and {config.max_body_bytes} bytes a request. Every answer has the "
+    "At most {config.max_request_images} images and {config.max_body_bytes} bytes a request; of a picture "
+    "that is to be split at most {config.max_digits} digits, which count as images. Every answer has the "
     "header X-Request-Id: yours, if you send one, else one of ours."
 )
 
@@ -90,19 +94,29 @@ _INFERENCE: Final = (400, 401, 404, 413, 503, 504)
 PREDICT_DOCS: Final[dict[str, Any]] = {
     "description": "An image of 28x28 pixels is taken as it is; in any other, the digit is looked for. Ink may be dark "
     "on light or light on dark. A bad image among several has an error in its place; one that comes alone is the "
-    "request's error.",
+    "request's error. With split=true an image is a picture of several digits; 784 bytes of pixels are none.",
     "parameters": [
+        {
+            "name": "split",
+            "in": "query",
+            "description": "1, true or yes: read all digits of each image, line by line, each with its box.",
+            "schema": {"type": "string"},
+        },
         {
             "name": "pixels",
             "in": "query",
             "description": "1, true or yes: answer with what the model saw, too.",
             "schema": {"type": "string"},
-        }
+        },
     ],
     "requestBody": {
         "required": True,
         "content": {
-            **_body(schemas.EncodedImages, a_five={"images": [EXAMPLE_BASE64]})["content"],
+            **_body(
+                schemas.EncodedImages,
+                a_five={"images": [EXAMPLE_BASE64]},
+                a_line_to_split={"images": [base64.b64encode(EXAMPLE_LINE).decode()]},
+            )["content"],
             **{f"image/{kind}": {"schema": _FILE} for kind in IMAGE_KINDS},
             "application/octet-stream": {"schema": {**_FILE, "description": "784 grey bytes an image, or one file"}},
             "multipart/form-data": {
@@ -115,7 +129,9 @@ PREDICT_DOCS: Final[dict[str, Any]] = {
             },
         },
     },
-    "responses": _answers(schemas.Predictions, schemas.Failure, *_INFERENCE, 415),
+    "responses": _answers(
+        {"anyOf": [schemas.Predictions, schemas.SplitPredictions]}, schemas.Failure, *_INFERENCE, 415
+    ),
 }
 """Of ``POST /predict``."""
 

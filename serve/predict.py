@@ -2,7 +2,8 @@
 
 The answer is the same for one and for many: ``{"predictions": [...], "model_version": "mnist/3"}``, one prediction an
 image, in order. A bad image among several is one ``{"error": ...}`` among the predictions; one that came alone is the
-request's error.
+request's error. With ``?split=true`` an image is a picture of several digits, and a prediction is
+``{"text": "90210", "digits": [...]}``, each digit with its box.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from urllib.parse import parse_qs
 
 import numpy as np
 
-from mnist_core.errors import RequestError, UnsupportedMediaError
+from mnist_core.cutting import Digits
+from mnist_core.errors import ImageError, NotAnImageError, RequestError, UnsupportedMediaError
+from mnist_core.predictor import Predictions
 from mnist_core.splits import IMAGE_SIZE
 from serve.calls import Call, Reply, json_reply, read_json
 from serve.multipart import read_files
@@ -36,6 +39,8 @@ async def predict(call: Call, service: Service) -> Reply:
     """
     kind, _, parameters = call.header(b"content-type").partition(b";")
     kind = kind.strip().lower()
+    if call.query and _asks(call, "split"):
+        return await _split(kind, parameters, call, service)
     if kind == b"application/octet-stream" and len(call.body) % PIXELS == 0 and call.body:
         images = np.frombuffer(call.body, np.uint8).reshape(-1, *IMAGE_SIZE)
         answer = await service.classify_pixels(images, call.version, call.deadline)
@@ -72,25 +77,68 @@ def _read_base64(body: bytes, service: Service) -> list[bytes]:
 
 
 def _describe(answer: Answer, call: Call) -> dict[str, Any]:
-    digits = answer.predictions.digits.tolist()
-    confidences = answer.predictions.confidences
-    rejected = answer.predictions.rejected.tolist()
-    predictions: list[dict[str, Any]] = [
-        {
-            "digit": digits[index],
-            "confidence": confidences[index],
-            "probabilities": answer.predictions.probabilities[index],
-            "rejected": rejected[index],
-        }
-        for index in range(len(digits))
-    ]
+    predictions = _list_digits(answer.predictions)
     for index, err in answer.errors.items():
-        predictions[index] = {"error": {"code": err.code, "message": str(err)}}
-    if call.query and parse_qs(call.query.decode("latin-1")).get("pixels", [""])[-1].lower() in ("1", "true", "yes"):
+        predictions[index] = _describe_error(err)
+    if call.query and _asks(call, "pixels"):
         for prediction, pixels in zip(predictions, answer.pixels, strict=True):
             if "error" not in prediction:
                 prediction["pixels"] = base64.b64encode(pixels.tobytes()).decode()
     return {"predictions": predictions, "model_version": answer.model.reference}
+
+
+async def _split(kind: bytes, parameters: bytes, call: Call, service: Service) -> Reply:
+    """Answer a request whose images are pictures of several digits."""
+    answer = await service.split_files(_read_files(kind, parameters, call, service), call.version, call.deadline)
+    if kind == b"application/octet-stream" and isinstance(answer.errors.get(0), NotAnImageError):
+        raise RequestError(
+            f"body: received {len(call.body)} bytes that are no image file, expected one with split (PNG, JPEG, BMP, "
+            "GIF, WebP or TIFF); pixels of 28x28 are one digit each, send them without split"
+        )
+    if not answer.digits and len(answer.errors) == 1:
+        raise answer.errors.pop(0)
+    with_pixels = _asks(call, "pixels")
+    predictions = [
+        _describe_error(answer.errors[index])
+        if index in answer.errors
+        else _describe_line(answer.digits[index], with_pixels)
+        for index in range(len(answer.digits) + len(answer.errors))
+    ]
+    return json_reply({"predictions": predictions, "model_version": answer.model.reference})
+
+
+def _describe_line(found: Digits, with_pixels: bool) -> dict[str, Any]:
+    digits = _list_digits(found.predictions)
+    for digit, line, box, pixels in zip(digits, found.lines.tolist(), found.boxes.tolist(), found.pixels, strict=True):
+        digit["line"] = line
+        digit["box"] = dict(zip("xywh", box, strict=True))
+        if with_pixels:
+            digit["pixels"] = base64.b64encode(pixels.tobytes()).decode()
+    return {"text": found.text, "digits": digits}
+
+
+def _list_digits(predictions: Predictions) -> list[dict[str, Any]]:
+    digits = predictions.digits.tolist()
+    confidences = predictions.confidences
+    rejected = predictions.rejected.tolist()
+    return [
+        {
+            "digit": digits[index],
+            "confidence": confidences[index],
+            "probabilities": predictions.probabilities[index],
+            "rejected": rejected[index],
+        }
+        for index in range(len(digits))
+    ]
+
+
+def _describe_error(err: ImageError) -> dict[str, Any]:
+    return {"error": {"code": err.code, "message": str(err)}}
+
+
+def _asks(call: Call, name: str) -> bool:
+    """Whether the query says yes to that."""
+    return parse_qs(call.query.decode("latin-1")).get(name, [""])[-1].lower() in ("1", "true", "yes")
 
 
 ROUTES: Final = (

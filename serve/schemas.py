@@ -45,6 +45,29 @@ class Prediction(Digit):
     )
 
 
+class Box(BaseModel):
+    """Where a digit is in the upright picture, in its pixels."""
+
+    x: int = Field(ge=0, description="left")
+    y: int = Field(ge=0, description="top")
+    w: int = Field(ge=1, description="width")
+    h: int = Field(ge=1, description="height")
+
+
+class CutDigit(Prediction):
+    """One digit of a picture of several."""
+
+    line: int = Field(ge=0, description="which line it is in, from the top")
+    box: Box
+
+
+class Line(BaseModel):
+    """All digits of a picture, line by line, from left to right."""
+
+    text: str = Field(description="all of them, with a line break between two lines", examples=["90210"])
+    digits: list[CutDigit] = Field(min_length=1)
+
+
 class Problem(BaseModel):
     """What is wrong."""
 
@@ -62,6 +85,13 @@ class Predictions(BaseModel):
     """One prediction an image, in their order."""
 
     predictions: list[Prediction | BadImage] = Field(min_length=1)
+    model_version: str = Field(description="the model that computed all of it", examples=["mnist/1"])
+
+
+class SplitPredictions(BaseModel):
+    """With split=true: one prediction a picture, in their order."""
+
+    predictions: list[Line | BadImage] = Field(min_length=1)
     model_version: str = Field(description="the model that computed all of it", examples=["mnist/1"])
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_core.config_serve import ServeConfig
+from mnist_core.cutting import Digits
 from mnist_core.engines import usable_cpus
 from mnist_core.errors import ImageBlankError, ImageError, RequestTooLargeError
 from mnist_core.images import ImageLimits, decode_image, prepare_images
 from mnist_core.predictor import Predictions
 from mnist_core.splits import IMAGE_SIZE
+from serve import split
 from serve.access_log import AccessLog
 from serve.api_keys import ApiKeys
 from serve.batching import Batcher
@@ -46,6 +48,21 @@ class Answer:
     model: ServedModel
     pixels: npt.NDArray[np.uint8]
     predictions: Predictions
+    errors: dict[int, ImageError]
+
+
+@dataclass(frozen=True, eq=False)
+class SplitAnswer:
+    """What was found in the pictures of one request.
+
+    Attributes:
+        model: Who computed all of it.
+        digits: Of each picture, by position.
+        errors: Position to what was wrong with that picture.
+    """
+
+    model: ServedModel
+    digits: dict[int, Digits]
     errors: dict[int, ImageError]
 
 
@@ -147,6 +164,39 @@ class Service:
         model = self.models.loaded(version) or await self.model(version)
         pixels, errors = await self.decode(files)
         return await self._answer(pixels, errors, model, deadline)
+
+    async def split_files(self, files: Sequence[bytes], version: str | None, deadline: float) -> SplitAnswer:
+        """Find and classify all digits of pictures: PNG, JPEG, BMP, GIF, WebP or TIFF.
+
+        Args:
+            files: The pictures.
+            version: Of the model; None for the current one.
+            deadline: By ``time.monotonic``.
+
+        Raises:
+            DeadlineError: The time was over.
+            ModelNotFoundError: There is no such version.
+            OverloadedError: Too many images wait.
+            RequestTooLargeError: These are too many pictures, or have too many digits together.
+        """
+        self.check_count(len(files))
+        model = self.models.loaded(version) or await self.model(version)
+        loop = asyncio.get_running_loop()
+        most, most_together = self.config.max_digits, self.config.max_request_images
+        started = time.monotonic()
+        found, errors = await loop.run_in_executor(
+            self._decoders, split.find_all, files, self.limits, most, most_together, deadline
+        )
+        self.metrics.decoded(time.monotonic() - started)
+        pixels = np.concatenate([np.empty((0, *IMAGE_SIZE), np.uint8), *(each.pixels for each in found.values())])
+        predictions = await self.batcher.predict(pixels, model, deadline)
+        # Not on the event loop: it takes as long as many a request does altogether.
+        digits = await loop.run_in_executor(
+            self._decoders, split.choose_all, found, predictions, errors, most, most_together
+        )
+        rejected = sum(int(np.count_nonzero(each.predictions.rejected)) for each in digits.values())
+        self.metrics.answered(model.reference, sum(len(each) for each in digits.values()), rejected)
+        return SplitAnswer(model, digits, errors)
 
     async def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
         """Decode images as ``decode_files`` does, aside, so that the loop stays free."""

@@ -53,7 +53,7 @@ ODD_VALUES: tuple[Any, ...] = (
 
 @dataclass(frozen=True)
 class Request:
-    """One request to a route: ``path`` as its table has it."""
+    """One request to a route: ``path`` as its table has it, and perhaps a query."""
 
     path: str
     content_type: str
@@ -73,7 +73,8 @@ class Client:
 
     async def ask(self, method: str, path: str, body: bytes = b"", headers: Any = ()) -> tuple[int, bytes, dict]:
         """Status, body and headers of the answer."""
-        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": [*headers]}
+        path, _, query = path.partition("?")
+        scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": [*headers]}
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
@@ -125,6 +126,8 @@ def valid_requests() -> list[Request]:
         Request("/predict", "application/octet-stream", PIXELS.tobytes() * 3),
         Request("/predict", KINDS[3], multipart(png, PIXELS.tobytes(), png)),
         Request("/predict", "application/json", orjson.dumps({"images": [encoded, encoded]})),
+        Request("/predict?split=true", "image/png", png),
+        Request("/predict?split=true", KINDS[3], multipart(png, PIXELS.tobytes(), png)),
     ]
     tfs = [
         {"signature_name": "serving_default", "instances": [pixels, {"image": {"b64": encoded}}, {"image": pixels}]},

@@ -112,6 +112,16 @@ def test_engines_are_measured_at_three_batch_sizes_and_give_the_same_answers():
     assert set(answer["must"]) == {"same answers", *(f"ours / best peer, batch {size}" for size in (1, 64, 1024))}
 
 
+def test_split_reads_pictures_whose_truth_is_known(model_storage):
+    answer = json.loads(run_benchmark("split", "--smoke", "--json-only", "--storage", model_storage).splitlines()[-1])
+    check_shape(answer, "split")
+    rows = {row["way"]: row for row in answer["rows"]}
+    for way in ("ours", "pieces"):
+        assert rows[f"{way}: pictures a second"]["median"] > 0
+        assert 0 <= rows[f"{way}: pictures wholly right"]["median"] <= 100
+    assert answer["must"]["digits right and found"]["bound"] == ">= 0.97"
+
+
 @pytest.mark.ray
 def test_serve_loads_the_endpoint_and_a_plain_server_alike():
     answer = json.loads(run_benchmark("serve", "--smoke", "--json-only", "--ways", "ours", "fastapi"))

@@ -73,7 +73,7 @@ def check(post: Post, request: Request) -> None:
 def test_every_post_route_is_tried_with_requests_that_succeed(post: Post):
     from serve.web import ROUTES
 
-    assert {route.path for route in ROUTES if route.method == "POST"} == {*PATHS}
+    assert {route.path for route in ROUTES if route.method == "POST"} == {path.partition("?")[0] for path in PATHS}
     for request in VALID:
         status, body = post(request)
         assert status == 200, (request, body)
