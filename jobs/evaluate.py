@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from mnist_core.config import EvaluateConfig
 from mnist_core.datasets import Dataset, Split, load_dataset
 from mnist_core.errors import ConfigError, MnistError, ResourcesError, StorageError
 from mnist_core.evaluation import Counts, Evaluation, count_predictions
+from mnist_core.native_output import native_stderr
 from mnist_core.predictor import MODEL_FILES, Predictions, load_predictor
 from mnist_core.registry import open_model
 from mnist_core.report import evaluation_files
@@ -132,7 +131,7 @@ def _choose_split(dataset: Dataset, split: str) -> tuple[str, Split]:
 
 
 def _evaluate_here(model: Mapping[str, bytes], data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
-    with _native_stderr(shown=config.verbose):
+    with native_stderr(shown=config.verbose):
         started = time.perf_counter()
         part = evaluate_shard(model, data.images, data.labels, config.threads)
         return [part], time.perf_counter() - started
@@ -154,23 +153,6 @@ def _evaluate_on_ray(model: Mapping[str, bytes], data: Split, config: EvaluateCo
                 raise err.cause from err  # one line, where Ray's own text holds a traceback
             raise
         return parts, time.perf_counter() - started
-
-
-@contextmanager
-def _native_stderr(*, shown: bool) -> Iterator[None]:
-    """Keep quiet what the engine's C++ writes to stderr past Python; it has no switch for its one line of news."""
-    if shown:
-        yield
-        return
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 def _make_files(

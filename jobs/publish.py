@@ -56,7 +56,7 @@ def publish_run(
     evaluation, predictions = evaluate_model(predictor, test.images, test.labels)
     history = [asdict(report) for report in final.progress.history]
     best = final.progress.best
-    published = best if config.select == "best" else final.progress.history[-1]
+    published = final.progress.selected(config.select)
     settings = {**config.identity(), "run": run.name}
     libraries = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
     measured = {

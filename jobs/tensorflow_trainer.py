@@ -127,11 +127,6 @@ def describe_cluster(addresses: list[str], rank: int) -> None:
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})
 
 
-def worker_environment(*, verbose: bool) -> dict[str, str]:
-    """What is set in a worker before anything is imported there."""
-    return {"KERAS_BACKEND": "tensorflow", **({} if verbose else {"TF_CPP_MIN_LOG_LEVEL": "3"})}
-
-
 def load_keras() -> None:
     """Import TensorFlow and Keras, once, without what they would load for nothing."""
     with _loading, _hidden(OPTIONAL_FOR_KERAS):

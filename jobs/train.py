@@ -7,28 +7,32 @@ checkpoint on the storage.
 from __future__ import annotations
 
 import importlib
+import json
+import logging
 import secrets
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.cluster import WorkerShape, find_places, ray_session
 from jobs.watch import Watcher
+from mnist_core.artifact import load_artifact
 from mnist_core.cluster_address import choose_address
 from mnist_core.config import TrainConfig
-from mnist_core.datasets import Dataset, Split, load_dataset
-from mnist_core.errors import DatasetError, MnistError, TrainingFailedError
+from mnist_core.errors import MnistError, TrainingFailedError
 from mnist_core.runs import Run, refuse_unfinished
 from mnist_core.storage import open_storage
-from mnist_core.training import hold_out
+from mnist_core.tensorflow_setup import training_environment
+from mnist_core.training import load_training_data
+
+if TYPE_CHECKING:
+    from mnist_core.local import Trained
 
 GROUP_START_S = 60
 """For so long Ray Train waits for a group of workers to find room before it tries anew."""
-
-TEST_FRACTION = 1 / 6
-"""Share held out as a test set from a dataset that has one split only."""
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     finished = this_run.result()
     choose_address()  # before a thread imports Ray
     with ThreadPoolExecutor(2) as pool:  # while Ray starts
-        loading = pool.submit(_load, config)
+        loading = pool.submit(load_training_data, config)
         pool.submit(importlib.import_module, "jobs.train_worker")
         if finished is not None or this_run.exists():
             this_run.claim(_identity(config, loading.result()[1]))  # refuses another configuration, before Ray starts
@@ -82,6 +86,33 @@ def run(config: TrainConfig) -> dict[str, Any]:
     return {**result, "already_finished": False}
 
 
+def train_on_ray(config: TrainConfig) -> Trained:
+    """Do what ``run`` does, and take what it published into memory.
+
+    Args:
+        config: As for ``run``.
+
+    Returns:
+        What ``mnist_core.local.train_here`` gives for this configuration, with the same weights bit for bit.
+
+    Raises:
+        MnistError: As ``run`` does; and ArtifactError if what it published is broken.
+    """
+    from mnist_core.local import Trained
+
+    # In a notebook, what Ray imports asks for ipywidgets, in two ways; nothing here would use it.
+    logging.getLogger("ray.widgets").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        result = run(config)
+    files = load_artifact(open_storage(config.storage), result["model"], str(result["version"])).files
+    return Trained(
+        files={name: content for name, content in files.items() if name.startswith("model.")},
+        history=json.loads(files["evaluation.json"])["history"],
+        epoch=result["published_epoch"],
+    )
+
+
 def render(result: dict[str, Any]) -> str:
     """Put a result of ``run`` in words for a terminal."""
     test, validation, dataset = result["test"], result["validation"], result["dataset"]
@@ -103,25 +134,6 @@ def render(result: dict[str, Any]) -> str:
 
 def _new_name(config: TrainConfig) -> str:
     return f"{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-
-
-def _load(config: TrainConfig) -> tuple[dict[str, Split], dict[str, Any]]:
-    """Load the splits, and what is to be recorded of them."""
-    dataset = load_dataset(config.dataset, config.data_dir)
-    training, test = dataset.train, dataset.test
-    if not len(test):
-        training, test = hold_out(training, TEST_FRACTION, config.seed, draw=1)
-    training, validation = hold_out(training, config.validation_fraction, config.seed)
-    if not len(training):
-        raise DatasetError(
-            f"{dataset.source}: {len(dataset.train)} images are too few to train on; expected at least 3"
-        )
-    return {"train": training, "validation": validation, "test": test}, _facts(dataset, training, validation, test)
-
-
-def _facts(dataset: Dataset, training: Split, validation: Split, test: Split) -> dict[str, Any]:
-    counts = {"train": len(training), "validation": len(validation), "test": len(test)}
-    return {"name": dataset.name, "source": dataset.source, "sha256": dataset.sha256, **counts}
 
 
 def _identity(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +168,7 @@ def _fit(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_
 def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-    from jobs.tensorflow_trainer import KerasTrainer, worker_environment
+    from jobs.tensorflow_trainer import KerasTrainer
     from jobs.train_worker import train_worker
 
     workers = (config.min_workers, config.max_workers) if config.elastic else config.max_workers
@@ -164,7 +176,7 @@ def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, t
     return KerasTrainer(
         train_worker,
         payload,
-        environment=worker_environment(verbose=config.verbose),
+        environment=training_environment(verbose=config.verbose),
         scaling=ScalingConfig(num_workers=workers, use_gpu=config.gpu, resources_per_worker=resources),
         run=RunConfig(
             # A name of its own for every attempt: Ray would take a known one for its own run to resume. Ours is

@@ -6,14 +6,11 @@ doing and publishes. Nothing here decides a result: that is ``mnist_core``'s par
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import resource
 import sys
 import time
-from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import train as ray_train
@@ -27,19 +24,11 @@ from mnist_core.datasets import Split
 from mnist_core.errors import DivergedError
 from mnist_core.runs import Run, StatusBoard
 from mnist_core.storage import open_storage
+from mnist_core.tensorflow_setup import prepare_tensorflow
 from mnist_core.training import Progress, train
 
 if TYPE_CHECKING:
     from mnist_core.trainer import Trainer
-
-logger = logging.getLogger(__name__)
-
-M_TRIM_THRESHOLD: Final = -1
-M_MMAP_THRESHOLD: Final = -3
-"""Names of settings in glibc's malloc.h."""
-
-LARGEST_MMAP_THRESHOLD: Final = 32 << 20
-"""Bytes; glibc takes no more on 64 bits, see mallopt(3)."""
 
 
 def train_worker(payload: dict[str, Any]) -> None:
@@ -78,38 +67,18 @@ def train_worker(payload: dict[str, Any]) -> None:
 
 def connect(config: TrainConfig, share: Share, threads: int) -> Trainer:
     """Load TensorFlow, join the other workers, and build network and optimizer."""
-    keep_freed_memory()
     load_keras()
+    prepare_tensorflow(config, threads)
     import tensorflow as tf
 
     from mnist_core.trainer import Trainer
 
-    if not config.verbose:
-        tf.get_logger().setLevel(logging.ERROR)
-    # One thread an operation, so that its last bits do not depend on their number; the micro-batches run side by side.
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
     wire = tf.distribute.experimental.CommunicationImplementation.RING
     if config.gpu:
         wire = tf.distribute.experimental.CommunicationImplementation.NCCL
-        for device in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(device, True)
-        tf.config.experimental.enable_op_determinism()
     options = tf.distribute.experimental.CommunicationOptions(implementation=wire)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     return Trainer(config, strategy, share)
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what a training step frees for the next step, which takes as much again.
-
-    Else glibc gives every tensor of a megabyte back to the system, which clears each page of it anew: 2,000 page faults
-    and 6 of the 29 ms of a step of 64 images.
-    """
-    with suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def resume(run: Run, trainer: Trainer, share: Share) -> Checkpoint:
@@ -152,7 +121,7 @@ class WorkerLoop:
             for reached in train(self._trainer, training, validation, progress, self._record):
                 progress = reached
                 report = progress.history[-1]
-                if self._config.select == "last" or progress.best is report:
+                if progress.selected(self._config.select) is report:
                     self._selected = {"selected": self._trainer.result_weights()}
                 self._record(progress)
                 ray_train.report(asdict(report))

@@ -25,6 +25,9 @@ _UNITS: Final = 2**32
 """Losses and confidences are added as integers of 1/2**32, since a sum of floats depends on its order. Rounding moves
 a mean loss by less than 1.2e-10 and a float32 confidence not at all; int64 has room for 10**8 images a shard."""
 
+_Z95: Final = 1.959963984540054
+"""Standard deviations of a normal distribution that hold 95% of it."""
+
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -156,8 +159,7 @@ def count_predictions(probabilities: npt.NDArray[np.float32], labels: npt.NDArra
     likelihoods = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     losses = -np.log(np.maximum(likelihoods, SMALLEST_PROBABILITY))
     confidences = probabilities.max(axis=1).astype(np.float64)
-    # Bin m holds (m/15, (m+1)/15]: Guo et al. close the bins on the right.
-    bins = np.clip(np.ceil(confidences * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
+    bins = _bins(confidences)
     confidence_sums = _no_bins()
     np.add.at(confidence_sums, bins, _to_units(confidences))
     return Counts(
@@ -165,6 +167,55 @@ def count_predictions(probabilities: npt.NDArray[np.float32], labels: npt.NDArra
         loss=int(_to_units(losses).sum()),
         bin_correct=np.bincount(bins[predictions == labels], minlength=NUM_BINS),
         bin_confidence=confidence_sums,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How often a model is right, by how sure it is: one element for each bin of the calibration error.
+
+    Attributes:
+        counts: int64 (15,), images whose confidence is in the bin.
+        confidence: float64 (15,), their mean confidence; 0 for a bin without images, as in all that follows.
+        accuracy: float64 (15,), share of them predicted right.
+        low: float64 (15,), lower end of the 95% interval of that share.
+        high: float64 (15,), upper end.
+        ece: Expected calibration error, as in ``Evaluation``.
+    """
+
+    counts: Integers
+    confidence: Floats
+    accuracy: Floats
+    low: Floats
+    high: Floats
+    ece: float
+
+
+def measure_reliability(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> Reliability:
+    """Compare confidence with accuracy, bin by bin.
+
+    The intervals are Wilson's ("Probable Inference", 1927), which hold for few images and for shares near 1.
+
+    Args:
+        probabilities: float32 (N, 10), each row summing to 1; N at least 1.
+        labels: uint8 (N,), 0 to 9.
+
+    Raises:
+        ValueError: As of ``count_predictions``, and if there are no images.
+    """
+    counted = count_predictions(probabilities, labels)
+    counts = np.bincount(_bins(probabilities.max(axis=1).astype(np.float64)), minlength=NUM_BINS)
+    accuracy = _ratio(counted.bin_correct, counts)
+    images = np.maximum(counts, 1)
+    centre = (accuracy + _Z95**2 / (2 * images)) / (1 + _Z95**2 / images)
+    spread = np.sqrt(accuracy * (1 - accuracy) / images + _Z95**2 / (4 * images**2)) * _Z95 / (1 + _Z95**2 / images)
+    return Reliability(
+        counts=counts,
+        confidence=counted.bin_confidence / _UNITS / images,
+        accuracy=accuracy,
+        low=np.where(counts, np.maximum(centre - spread, 0), 0),
+        high=np.where(counts, np.minimum(centre + spread, 1), 0),
+        ece=counted.evaluate().ece,
     )
 
 
@@ -189,6 +240,11 @@ def rank_mistakes(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np
     """Return the indices of the images predicted wrong, the most confident mistake first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+
+
+def _bins(confidences: Floats) -> Integers:
+    """Bin m holds (m/15, (m+1)/15]: Guo et al. close the bins on the right."""
+    return np.clip(np.ceil(confidences * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
 
 
 def _to_units(values: Floats) -> Integers:

@@ -1,58 +1,56 @@
-"""The figures of a run as PNG bytes, for slides and the report; the same input gives the same bytes.
-
-Every figure is drawn on a canvas of its own, without pyplot. Matplotlib's style is global all the same: draw from one
-thread at a time. Colours are those of Okabe and Ito (2008), told apart by colour-blind readers.
-"""
+"""The figures of a model as PNG bytes, for slides, the report and notebooks; see ``plot_style`` for how they look."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.evaluation import Evaluation, rank_mistakes
+from mnist_core.evaluation import NUM_BINS, Evaluation, Reliability, measure_reliability, rank_mistakes
+from mnist_core.plot_style import BLUE, GREY, INK, ORANGE, PALE, SMALL, Png, draw_digit, drawing, hide_unused, to_png
+from mnist_core.splits import NUM_CLASSES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, INK, GREY = "#0072b2", "#d55e00", "#009e73", "#1f2328", "#6b7280"
+CURVES: Final = {"train": GREY, "validation": BLUE}
 
-SLIDE: Final = (9.6, 5.4)
-"""Inches, 16:9."""
+MOST_MARKERS: Final = 25
+"""Epochs beyond which the points of a curve would run together."""
 
-_STYLE: Final[dict[Any, Any]] = {
-    "figure.dpi": 150,
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so the figures look the same everywhere
-    "font.size": 12,
-    "text.color": INK,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": "#e5e7eb",
-    "lines.linewidth": 2.2,
-    "lines.markersize": 5,
-}
+LINE: Final = 0.08
+"""A line of text, as a share of the height of the axes."""
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 
 
-def plot_training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> bytes:
+def plot_digits(images: Images, labels: Labels, count: int = 5) -> Png:
+    """Draw the first images of each digit, a column a digit, with the number of its images above.
+
+    Args:
+        images: uint8 (N, 28, 28).
+        labels: uint8 (N,).
+        count: How many of each at most.
+
+    Returns:
+        PNG bytes.
+    """
+    with drawing(f"{len(images):,} images, the first of each digit") as figure:
+        grid = figure.subplots(count, NUM_CLASSES, squeeze=False)
+        for digit, column in enumerate(grid.T):
+            indices = np.flatnonzero(labels == digit)
+            column[0].set_title(f"{len(indices):,}", loc="center", fontsize=SMALL, fontweight="normal")
+            for axes, index in zip(column, indices, strict=False):
+                draw_digit(axes, images[index])
+        hide_unused(figure)
+        return to_png(figure)
+
+
+def plot_training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Png:
     """Draw loss and accuracy by epoch.
 
     Args:
@@ -63,17 +61,16 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int |
     Returns:
         PNG bytes.
     """
-    with _style():
-        accuracy = {report["epoch"]: report["validation_accuracy"] for report in history}
-        marked = f": validation accuracy {accuracy[best_epoch]:.2%} in epoch {best_epoch}" if best_epoch else ""
-        figure = _slide(f"Training{marked}")
+    accuracy = {report["epoch"]: report["validation_accuracy"] for report in history}
+    marked = f" {accuracy[best_epoch]:.2%} in epoch {best_epoch}" if best_epoch else ""
+    with drawing(f"Validation accuracy{marked}" if marked else "Training, epoch by epoch") as figure:
         for axes, name, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
             _draw_curves(axes, history, name, scale, best_epoch)
-        return _to_png(figure)
+        return to_png(figure)
 
 
-def plot_confusion(evaluation: Evaluation) -> bytes:
-    """Draw the confusion matrix: mistakes in orange, so that they stand out; what is right in blue, as recall.
+def plot_confusion(evaluation: Evaluation) -> Png:
+    """Draw the confusion matrix: only mistakes have a colour, the more of them the darker.
 
     Args:
         evaluation: The metrics.
@@ -81,14 +78,34 @@ def plot_confusion(evaluation: Evaluation) -> bytes:
     Returns:
         PNG bytes.
     """
-    with _style():
-        wrong = evaluation.count - evaluation.correct
-        figure = _slide(f"{evaluation.accuracy:.2%} right, {wrong:,} of {evaluation.count:,} images wrong")
+    wrong = evaluation.count - evaluation.correct
+    with drawing(f"{evaluation.accuracy:.2%} right, {wrong:,} of {evaluation.count:,} images wrong") as figure:
         _draw_confusion(figure.subplots(), evaluation)
-        return _to_png(figure)
+        return to_png(figure)
 
 
-def plot_mistakes(images: Images, labels: Labels, probabilities: Probabilities, count: int = 25) -> bytes:
+def plot_reliability(probabilities: Probabilities, labels: Labels) -> Png:
+    """Draw how often the model is right, by how sure it is: on the diagonal it is as good as its word.
+
+    A point is one of the 15 bins of the calibration error, at the mean confidence of its images, with the 95% interval
+    that its number of images leaves (Wilson, 1927); below it is that number.
+
+    Args:
+        probabilities: float32 (N, 10), N at least 1.
+        labels: uint8 (N,).
+
+    Returns:
+        PNG bytes.
+    """
+    found = measure_reliability(probabilities, labels)
+    with drawing(f"Confidence and truth are {100 * found.ece:.2f} points apart on average") as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        _draw_reliability(upper, found)
+        _draw_counts(lower, found.counts)
+        return to_png(figure)
+
+
+def plot_mistakes(images: Images, labels: Labels, probabilities: Probabilities, count: int = 25) -> Png:
     """Draw the most confident mistakes.
 
     Args:
@@ -100,74 +117,45 @@ def plot_mistakes(images: Images, labels: Labels, probabilities: Probabilities, 
     Returns:
         PNG bytes.
     """
-    with _style():
-        mistakes = rank_mistakes(probabilities, labels)
-        shown = mistakes[:count]
-        rows = max(1, -(-len(shown) // 5))
-        title = f"The {len(shown)} most confident of {len(mistakes):,} mistakes: truth → prediction"
-        figure = _slide(title if len(shown) else f"No mistakes in {len(images):,} images", height=0.5 + 0.98 * rows)
+    mistakes = rank_mistakes(probabilities, labels)
+    shown = mistakes[:count]
+    rows = max(1, -(-len(shown) // 5))
+    title = f"The {len(shown)} most confident of {len(mistakes):,} mistakes: truth → prediction"
+    title = title if len(shown) else f"No mistakes in {len(images):,} images"
+    with drawing(title, height=0.5 + 0.98 * rows) as figure:
         for axes, index in zip(figure.subplots(rows, 5, squeeze=False).flat, shown, strict=False):
             guess = int(probabilities[index].argmax())
-            _draw_digit(axes, images[index])
+            draw_digit(axes, images[index])
             axes.set_anchor("W")
             caption = axes.annotate(
-                f"{labels[index]} → {guess}", (1.08, 0.55), xycoords="axes fraction", va="bottom", fontweight="bold"
+                f"{labels[index]} → {guess}", (1.08, 0.52), xycoords="axes fraction", va="bottom", fontweight="bold"
             )
-            axes.annotate(f"{probabilities[index, guess]:.1%}", (1.08, 0.45), xycoords="axes fraction", va="top")
-            caption.set(color=ORANGE, fontsize=15)
-        _hide_unused(figure)
-        return _to_png(figure)
+            axes.annotate(f"{probabilities[index, guess]:.1%}", (1.08, 0.44), xycoords="axes fraction", va="top")
+            caption.set(color=ORANGE, fontsize=17)
+        hide_unused(figure)
+        return to_png(figure)
 
 
-def plot_samples(images: Images, labels: Labels, probabilities: Probabilities, count: int = 16) -> bytes:
-    """Draw digits spread evenly over the dataset, each with the probability of every digit below it.
+def plot_samples(images: Images, labels: Labels, probabilities: Probabilities) -> Png:
+    """Draw the first image of each digit, with what the model takes it for and the three most probable digits.
 
     Args:
         images: uint8 (N, 28, 28).
         labels: uint8 (N,).
         probabilities: float32 (N, 10).
-        count: How many at most.
 
     Returns:
         PNG bytes.
     """
-    with _style():
-        figure = _slide("Sample digits: prediction, and the probability of each digit")
-        shown = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
-        columns = -(-count // 2)
-        axes = figure.subplots(4, columns, squeeze=False, height_ratios=[9, 5, 9, 5])
-        pictures, bars = axes[::2].flat, axes[1::2].flat
-        for picture, bar, index in zip(pictures, bars, shown, strict=False):
-            guess, truth = int(probabilities[index].argmax()), int(labels[index])
-            _draw_digit(picture, images[index])
-            right = guess == truth
-            colour = GREEN if right else ORANGE
-            picture.set_title(str(guess) if right else f"{guess}, is {truth}", loc="center", color=colour, pad=4)
-            _draw_probabilities(bar, probabilities[index], guess, colour)
-        _hide_unused(figure)
-        return _to_png(figure)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    from matplotlib import style
-
-    with style.context(["default", _STYLE]):  # "default" keeps the user's own matplotlibrc out
-        yield
-
-
-def _slide(title: str, height: float = SLIDE[1]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(SLIDE[0], height), layout="constrained")
-    figure.suptitle(title, x=0.008, ha="left", fontsize=16, fontweight="bold")
-    return figure
-
-
-def _to_png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})  # matplotlib's version is not the figure's
-    return content.getvalue()
+    with drawing("The first image of each digit, and what it is taken for") as figure:
+        axes = figure.subplots(4, 5, squeeze=False, height_ratios=[5, 3, 5, 3])
+        present, first = np.unique(labels, return_index=True)
+        for digit, index in zip(present, first, strict=True):
+            picture, bars = axes[2 * (digit // 5) : 2 * (digit // 5) + 2, digit % 5]
+            draw_digit(picture, images[index])
+            _draw_probabilities(bars, probabilities[index], int(digit))
+        hide_unused(figure)
+        return to_png(figure)
 
 
 def _draw_curves(
@@ -176,38 +164,59 @@ def _draw_curves(
     from matplotlib.ticker import MaxNLocator
 
     epochs = [report["epoch"] for report in history]
-    for split, colour, line in (("train", BLUE, "--"), ("validation", ORANGE, "-")):
+    marker = "o" if len(epochs) <= MOST_MARKERS else ""
+    ends = {}
+    for split, line in (("train", "--"), ("validation", "-")):
         values = [report[f"{split}_{name}"] * scale for report in history]
-        axes.plot(epochs, values, line, color=colour, marker="o", label=split)
+        axes.plot(epochs, values, line, color=CURVES[split], marker=marker, clip_on=False)
+        ends[split] = values[-1]
         if best_epoch and split == "validation":
-            best = values[epochs.index(best_epoch)]
-            axes.plot(best_epoch, best, "o", markersize=13, markerfacecolor="none", color=INK, markeredgewidth=1.5)
-            axes.axvline(best_epoch, color=GREY, linewidth=1, linestyle=":", zorder=0)
+            ring: dict[str, Any] = {
+                "markersize": 14,
+                "markerfacecolor": "none",
+                "color": ORANGE,
+                "markeredgewidth": 2.4,
+            }
+            axes.plot(best_epoch, values[epochs.index(best_epoch)], "o", clip_on=False, **ring)
     axes.set_title(name.capitalize() + (" in %" if scale == 100 else ""))
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
-    axes.legend(loc="upper right" if name == "loss" else "lower right", framealpha=1, edgecolor="none")
+    _name_curves(axes, epochs[-1], ends)
+
+
+def _name_curves(axes: Axes, epoch: int, ends: Mapping[str, float]) -> None:
+    """Write each curve's name where it ends, a line apart if they end close together."""
+    low, high = axes.get_ylim()
+    lower, upper = sorted(ends, key=lambda split: ends[split])
+    apart = (ends[upper] - ends[lower]) / (high - low)
+    push = max(0.0, LINE - apart) / 2 * (high - low)
+    for split, height in ((lower, ends[lower] - push), (upper, ends[upper] + push)):
+        axes.annotate(
+            split, (epoch, height), (12, 0), textcoords="offset points", va="center_baseline", fontsize=SMALL,
+            fontweight="bold", color=CURVES[split], annotation_clip=False,
+        )  # fmt: skip
 
 
 def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    blues = LinearSegmentedColormap.from_list("right", ["#dbeafe", BLUE])
-    oranges = LinearSegmentedColormap.from_list("wrong", ["#fff7ed", "#fdba74", ORANGE])
+    oranges = LinearSegmentedColormap.from_list("wrong", ["#fff3e6", "#fdba74", ORANGE])
     confusion = evaluation.confusion
+    digits = np.arange(len(confusion))
     wrong = confusion - np.diag(np.diag(confusion))
     colours = oranges(np.sqrt(wrong / max(wrong.max(), 1)))
     colours[wrong == 0] = 1
-    digits = np.arange(len(confusion))
-    colours[digits, digits] = blues(evaluation.recall)
+    colours[digits, digits] = [0.93, 0.94, 0.955, 1]
     axes.imshow(colours, aspect="auto")
     for truth, guess in np.argwhere(confusion > 0):
         dark = colours[truth, guess][:3] @ [0.299, 0.587, 0.114] < 0.55
+        colour, weight = (BLUE, "bold") if truth == guess else ("white" if dark else INK, "normal")
         text = f"{confusion[truth, guess]:,}"
-        axes.text(guess, truth, text, ha="center", va="center", fontsize=11, color="white" if dark else INK)
+        axes.text(guess, truth, text, ha="center", va="center_baseline", fontsize=14, color=colour, fontweight=weight)
     axes.set_xticks(digits)
-    axes.set_yticks(digits, [f"{digit}" for digit in digits])
+    axes.set_yticks(digits)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     axes.tick_params(which="both", length=0)
@@ -217,25 +226,58 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
     axes.grid(which="minor", linewidth=1)
     recall = axes.secondary_yaxis("right")
     recall.set_yticks(digits, [f"{share:.1%}" for share in evaluation.recall])
-    recall.set_ylabel("recall")
-    recall.tick_params(length=0)
+    recall.tick_params(length=0, labelcolor=BLUE)
     recall.spines[:].set_visible(False)
+    axes.annotate("recall", (1.01, -0.018), xycoords="axes fraction", va="top", color=GREY)
 
 
-def _draw_digit(axes: Axes, image: npt.NDArray[np.uint8]) -> None:
-    axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)  # dark ink on white, as on paper
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color="#d1d5db")
+def _draw_reliability(axes: Axes, found: Reliability) -> None:
+    used = found.counts > 0
+    confidence, accuracy = found.confidence[used] * 100, found.accuracy[used] * 100
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1.5, linestyle="--", zorder=1)
+    axes.annotate("dashed: as sure as it is right", (99, 3), ha="right", color=GREY, fontsize=SMALL)
+    axes.vlines(confidence, found.low[used] * 100, found.high[used] * 100, color=BLUE, linewidth=5, alpha=0.3)
+    axes.plot(confidence, accuracy, "o", color=BLUE, markersize=9, clip_on=False, zorder=3)
+    axes.set(xlim=(0, 100), ylim=(0, 100), xticks=range(0, 101, 20), yticks=range(0, 101, 25))
+    axes.set_title("Right answers in %, with the interval their number leaves")
+    axes.tick_params(bottom=False)
+    axes.grid(axis="y")
 
 
-def _draw_probabilities(axes: Axes, probabilities: npt.NDArray[np.float32], guess: int, colour: str) -> None:
-    bars = axes.bar(range(len(probabilities)), probabilities, color="#c3c9d1", width=0.8)
-    bars[guess].set_color(colour)
-    axes.set(xticks=range(len(probabilities)), yticks=[], ylim=(0, 1))
+def _draw_counts(axes: Axes, counts: npt.NDArray[np.int64]) -> None:
+    centres = (np.arange(NUM_BINS) + 0.5) * 100 / NUM_BINS
+    axes.bar(centres, counts, width=90 / NUM_BINS, color=PALE)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set(yticks=[], ylim=(0, counts.max() * 30))
+    for centre, count in zip(centres, counts, strict=True):
+        if count:
+            axes.annotate(
+                f"{count:,}", (centre, count), (0, 2), textcoords="offset points", ha="center", fontsize=SMALL
+            )
+    axes.yaxis.minorticks_off()
     axes.spines["left"].set_visible(False)
-    axes.tick_params(labelsize=7, length=0, pad=2)
+    axes.set_ylabel("images")
+    axes.set_xlabel("confidence in %")
 
 
-def _hide_unused(figure: Figure) -> None:
-    for axes in figure.axes:
-        axes.set_visible(axes.has_data())
+def _draw_probabilities(axes: Axes, probabilities: npt.NDArray[np.float32], truth: int) -> None:
+    order = np.argsort(-probabilities, kind="stable")[:3]
+    colours = [BLUE if digit == truth else ORANGE if place == 0 else GREY for place, digit in enumerate(order)]
+    axes.barh(range(3), probabilities[order], height=0.62, color=colours, left=0.12)
+    for place, (digit, colour) in enumerate(zip(order, colours, strict=True)):
+        probability = probabilities[digit]
+        inside = probability > 0.6
+        axes.annotate(
+            _percent(probability), (0.12 + probability, place), (-4 if inside else 4, 0), textcoords="offset points",
+            ha="right" if inside else "left", va="center_baseline", fontsize=SMALL, color="white" if inside else INK,
+        )  # fmt: skip
+        axes.text(
+            0.08, place, f"{digit}", ha="right", va="center_baseline", fontsize=14, fontweight="bold", color=colour
+        )
+    axes.set(xlim=(0, 1.12), ylim=(2.5, -0.5), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _percent(probability: float) -> str:
+    """A probability that says neither never nor always."""
+    return f"{probability:.1%}" if 0.0005 <= probability < 0.9995 else ("< 0.1%" if probability < 0.5 else "> 99.9%")

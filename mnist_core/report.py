@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_core.evaluation import Evaluation
-from mnist_core.plots import plot_confusion, plot_mistakes, plot_samples, plot_training_curves
+from mnist_core.plots import plot_confusion, plot_mistakes, plot_reliability, plot_samples, plot_training_curves
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; --card: #f6f8fa; --page: #fff }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --ink: #f0f6fc; --soft: #9198a1; --line: #3d444d; --card: #151b23; --page: #0d1117 }
+  .grid img { border: 0; filter: invert(.94) hue-rotate(180deg) }
 }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 80rem; padding: 2rem clamp(1rem, 4vw, 3rem); color: var(--ink);
@@ -29,8 +30,10 @@ body { margin: 0 auto; max-width: 80rem; padding: 2rem clamp(1rem, 4vw, 3rem); c
 h1 { margin: 0; font-size: 1.9rem; line-height: 1.2 } h2 { margin: 0 0 .5rem; font-size: 1.15rem }
 section { padding-top: 2.2rem; break-inside: avoid }
 .columns { columns: 26rem; column-gap: 2rem }
-.grid { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)) }
-.tiles { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); margin-top: 1.5rem }
+.grid { display: grid; gap: 1.5rem 2rem; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)) }
+.grid section { padding: 0 } .grid section:nth-child(odd) { grid-column: 1 / -1 }
+.tiles { display: grid; gap: 1rem; grid-template-columns: repeat(4, 1fr); margin-top: 1.5rem }
 .tiles div { padding: .8rem 1.1rem; background: var(--card); border: 1px solid var(--line); border-radius: .6rem }
 .tiles b { display: block; font-size: 1.7rem; line-height: 1.3 } .tiles span { color: var(--soft) }
 img { display: block; width: 100%; height: auto; padding: .6rem; background: #fff; border: 1px solid var(--line);
@@ -43,6 +46,17 @@ th { font-weight: 600 } thead th { color: var(--soft) } tfoot td { font-weight: 
 .facts td { overflow-wrap: anywhere }
 pre { margin: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
   white-space: pre-wrap; overflow-wrap: anywhere }
+@media (max-width: 40rem) {
+  .tiles { grid-template-columns: 1fr 1fr; gap: .6rem }
+  th, td { padding: .3rem .25rem } .numbers { font-size: .875rem } .tiles b { font-size: 1.4rem }
+  img { padding: .2rem }
+}
+@media print {
+  @page { margin: 14mm }
+  body { max-width: none; padding: 0; font-size: 9pt } section { padding-top: 1.2rem }
+  img { break-inside: avoid; padding: 0; border: 0 } .columns { columns: 2 }
+  .grid { grid-template-columns: 1fr 1fr; gap: 1rem }
+}
 """
 
 
@@ -76,9 +90,12 @@ def evaluation_files(
     Returns:
         File name to content: ``evaluation.json``, ``report.html`` and ``plots/*.png``.
     """
-    plots = {"plots/training-curves.png": plot_training_curves(history, best_epoch)} if history else {}
+    plots: dict[str, bytes] = {}
+    if history:
+        plots["plots/training-curves.png"] = plot_training_curves(history, best_epoch)
     plots["plots/confusion-matrix.png"] = plot_confusion(evaluation)
     plots["plots/mistakes.png"] = plot_mistakes(images, labels, probabilities)
+    plots["plots/reliability.png"] = plot_reliability(probabilities, labels)
     plots["plots/samples.png"] = plot_samples(images, labels, probabilities)
     record = {"model": model, "dataset": dict(dataset), **evaluation.to_dict(), "history": [dict(e) for e in history]}
     title = f"{model} on {dataset['name']} ({dataset['split']})"
@@ -128,8 +145,8 @@ def render_report(
 <h1>{escape(title)}</h1>
 {_render_tiles(evaluation)}
 <section class="grid">
-{pictures}</section>
-{_render_classes(evaluation)}
+{pictures}{_render_classes(evaluation)}
+</section>
 <div class="columns">
 {facts}</div>
 <section><h2>The command</h2><pre><code>{escape(command)}</code></pre></section>

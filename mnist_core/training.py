@@ -10,20 +10,23 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_core.batches import epoch_steps, steps_per_epoch
 from mnist_core.config import TrainConfig
-from mnist_core.datasets import Split
-from mnist_core.errors import DivergedError
+from mnist_core.datasets import Split, load_dataset
+from mnist_core.errors import DatasetError, DivergedError
 from mnist_core.sampling import Purpose, permutation
 from mnist_core.schedule import learning_rates
 
 if TYPE_CHECKING:  # so that a driver, which only watches, does not load TensorFlow
     from mnist_core.trainer import Trainer
+
+TEST_FRACTION: Final = 1 / 6
+"""Share held out as a test set from a dataset that has one split only."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class EpochReport:
     validation_accuracy: float
     learning_rate: float
     seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch:>2}  loss {self.train_loss:.4f}  accuracy {self.train_accuracy:.2%}  "
+            f"validation {self.validation_loss:.4f} {self.validation_accuracy:.2%}  {self.seconds:.0f} s"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,10 @@ class Progress:
         """The finished epoch with the highest validation accuracy; the first of them if there are several."""
         return max(self.history, key=lambda report: report.validation_accuracy)
 
+    def selected(self, select: str) -> EpochReport:
+        """The finished epoch whose weights are published, if no other follows: the ``best`` one, or the ``last``."""
+        return self.best if select == "best" else self.history[-1]
+
     def to_dict(self) -> dict[str, Any]:
         """Values that JSON can hold."""
         return asdict(self)
@@ -72,6 +85,30 @@ class Progress:
     def from_dict(cls, values: dict[str, Any]) -> Progress:
         """Undo ``to_dict``."""
         return cls(**{**values, "history": tuple(EpochReport(**report) for report in values["history"])})
+
+
+def load_training_data(config: TrainConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    """Load what a configuration trains on, wherever it does so.
+
+    Returns:
+        The splits ``train``, ``validation`` and ``test``; and what is to be recorded of them: ``name``, ``source``,
+        ``sha256`` and the number of images in each split.
+
+    Raises:
+        DatasetError: The dataset is missing, wrong or too small.
+    """
+    dataset = load_dataset(config.dataset, config.data_dir)
+    training, test = dataset.train, dataset.test
+    if not len(test):
+        training, test = hold_out(training, TEST_FRACTION, config.seed, draw=1)
+    training, validation = hold_out(training, config.validation_fraction, config.seed)
+    if not len(training):
+        raise DatasetError(
+            f"{dataset.source}: {len(dataset.train)} images are too few to train on; expected at least 3"
+        )
+    splits = {"train": training, "validation": validation, "test": test}
+    counts = {name: len(split) for name, split in splits.items()}
+    return splits, {"name": dataset.name, "source": dataset.source, "sha256": dataset.sha256, **counts}
 
 
 def hold_out(data: Split, fraction: float, seed: int, draw: int = 0) -> tuple[Split, Split]:

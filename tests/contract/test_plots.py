@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from mnist_core.evaluation import count_predictions
-from mnist_core.plots import plot_confusion, plot_mistakes, plot_samples, plot_training_curves
+from mnist_core.plot_style import Png
+from mnist_core.plots import (
+    plot_confusion,
+    plot_digits,
+    plot_mistakes,
+    plot_reliability,
+    plot_samples,
+    plot_training_curves,
+)
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (60, 28, 28), dtype=np.uint8)
@@ -20,11 +28,17 @@ HISTORY = [
     | {"train_accuracy": 1 - 0.1 / epoch, "validation_accuracy": 1 - 0.2 / epoch}
     for epoch in (1, 2, 3)
 ]
+LONG_HISTORY = [HISTORY[epoch % 3] | {"epoch": epoch + 1} for epoch in range(60)]
 PLOTS = {
+    "digits": lambda: plot_digits(IMAGES, LABELS),
+    "digits of one image": lambda: plot_digits(IMAGES[:1], LABELS[:1]),
     "training curves": lambda: plot_training_curves(HISTORY, best_epoch=2),
     "training curves, nothing marked": lambda: plot_training_curves(HISTORY),
     "training curves of one epoch": lambda: plot_training_curves(HISTORY[:1], best_epoch=1),
+    "training curves of many epochs": lambda: plot_training_curves(LONG_HISTORY, best_epoch=7),
     "confusion": lambda: plot_confusion(count_predictions(PROBABILITIES, LABELS).evaluate()),
+    "reliability": lambda: plot_reliability(PROBABILITIES, LABELS),
+    "reliability of one image": lambda: plot_reliability(PROBABILITIES[:1], LABELS[:1]),
     "mistakes": lambda: plot_mistakes(IMAGES, LABELS, PROBABILITIES),
     "samples": lambda: plot_samples(IMAGES, LABELS, PROBABILITIES),
     "samples of one image": lambda: plot_samples(IMAGES[:1], LABELS[:1], PROBABILITIES[:1]),
@@ -75,6 +89,14 @@ def test_a_plot_owes_nothing_to_the_user_s_settings_and_leaves_them_alone(tmp_pa
     assert answer.stdout == plot_mistakes(IMAGES, LABELS, PROBABILITIES)
 
 
+def test_a_notebook_shows_a_plot_where_it_is_a_cell_s_value():
+    plot = PLOTS["confusion"]()
+    assert isinstance(plot, Png)
+    content, metadata = plot._repr_png_()
+    assert (content, metadata) == (plot, {"width": 960})
+    assert repr(plot) == f"<PNG, {len(plot):,} bytes>"
+
+
 def test_the_marked_epoch_can_be_seen():
     assert plot_training_curves(HISTORY, 2) != plot_training_curves(HISTORY, 3) != plot_training_curves(HISTORY)
 
@@ -101,3 +123,11 @@ def test_few_mistakes_take_few_rows():
 
 def test_the_confusion_matrix_of_a_perfect_model_can_be_drawn():
     assert open_png(plot_confusion(count_predictions(right_answers(), LABELS).evaluate())).size == (1440, 810)
+
+
+def test_what_the_model_takes_a_sample_for_can_be_seen():
+    right = plot_samples(IMAGES, LABELS, right_answers())
+    probabilities = right_answers()
+    first_three = np.flatnonzero(LABELS == 3)[0]
+    probabilities[first_three] = probabilities[np.flatnonzero(LABELS == 8)[0]]
+    assert plot_samples(IMAGES, LABELS, probabilities) != right

@@ -63,6 +63,7 @@ def test_files_are_json_page_and_plots(files):
         "plots/training-curves.png",
         "plots/confusion-matrix.png",
         "plots/mistakes.png",
+        "plots/reliability.png",
         "plots/samples.png",
     }
     assert all(files[name].startswith(b"\x89PNG") for name in files if name.startswith("plots/"))
@@ -88,7 +89,13 @@ def test_the_page_holds_every_plot_and_loads_nothing(files):
     pictures = [attributes for tag, attributes in page.elements if tag == "img"]
     inside = [base64.b64decode(picture["src"].removeprefix("data:image/png;base64,")) for picture in pictures]
     assert inside == [content for name, content in files.items() if name.startswith("plots/")]
-    assert [picture["alt"] for picture in pictures] == ["training curves", "confusion matrix", "mistakes", "samples"]
+    assert [picture["alt"] for picture in pictures] == [
+        "training curves",
+        "confusion matrix",
+        "mistakes",
+        "reliability",
+        "samples",
+    ]
     assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.elements}
     assert not any({"href", "onload", "onerror"} & set(attributes) for _, attributes in page.elements)
     assert "url(" not in page.text

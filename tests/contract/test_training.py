@@ -11,14 +11,15 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mnist_core.batches import Share
 from mnist_core.config import TrainConfig
-from mnist_core.datasets import Split
-from mnist_core.errors import DivergedError
+from mnist_core.datasets import Split, load_dataset
+from mnist_core.errors import DatasetError, DivergedError
 from mnist_core.schedule import learning_rates
 from mnist_core.trainer import Trainer
-from mnist_core.training import EpochReport, Progress, hold_out, train
+from mnist_core.training import EpochReport, Progress, hold_out, load_training_data, train
 
 RNG = np.random.default_rng(0)
 EPOCHS, STEPS_AN_EPOCH = 2, 5
@@ -182,6 +183,40 @@ def report(epoch, accuracy):
 def test_the_best_epoch_is_the_first_with_the_highest_validation_accuracy():
     history = tuple(report(epoch, accuracy) for epoch, accuracy in enumerate([0.7, 0.9, 0.8, 0.9], start=1))
     assert Progress(history=history).best.epoch == 2
+
+
+def test_the_epoch_to_publish_is_the_best_or_the_last_one():
+    progress = Progress(history=tuple(report(epoch, 1 / epoch) for epoch in (1, 2, 3)))
+    assert (progress.selected("best").epoch, progress.selected("last").epoch) == (1, 3)
+
+
+def test_what_is_trained_on_is_cut_from_the_training_split_alone():
+    splits, facts = load_training_data(TrainConfig(dataset="uci-digits", validation_fraction=0.25))
+    assert {name: len(split) for name, split in splits.items()} == {"train": 1078, "validation": 359, "test": 360}
+    dataset = load_dataset("uci-digits")
+    assert np.array_equal(splits["test"].images, dataset.test.images)
+    counts = {"train": 1078, "validation": 359, "test": 360}
+    assert facts == {"name": "uci-digits", "source": "embedded", "sha256": dataset.sha256, **counts}
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(60, (45, 5, 10)), (3, (1, 1, 1))])
+def test_a_dataset_with_one_split_has_a_test_set_held_out(tmp_path, count, sizes):
+    save_class_folders(tmp_path, noise(count))
+    splits, _ = load_training_data(TrainConfig(dataset=str(tmp_path)))
+    assert tuple(len(splits[name]) for name in ("train", "validation", "test")) == sizes
+    assert len({image.tobytes() for split in splits.values() for image in split.images}) == count
+
+
+def test_too_few_images_are_refused(tmp_path):
+    save_class_folders(tmp_path, noise(2))
+    with pytest.raises(DatasetError, match="2 images are too few to train on; expected at least 3"):
+        load_training_data(TrainConfig(dataset=str(tmp_path)))
+
+
+def save_class_folders(folder, data):
+    for index, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+        (folder / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / str(label) / f"{index}.png")
 
 
 def test_progress_survives_json_exactly():

@@ -17,7 +17,8 @@ from mnist_core.registry import promote
 from mnist_core.storage import open_storage
 
 MEASURED = ("seconds", "images_per_second")
-FILES = {"evaluation.json", "report.html", "plots", "confusion-matrix.png", "mistakes.png", "samples.png"}
+PLOTS = {"confusion-matrix.png", "mistakes.png", "reliability.png", "samples.png"}
+FILES = {"evaluation.json", "report.html", "plots", *PLOTS}
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics
 
-from mnist_core.evaluation import Counts, count_predictions, rank_mistakes
+from mnist_core.evaluation import Counts, count_predictions, measure_reliability, rank_mistakes
 
 
 def make_predictions(count, seed=0, digits=10):
@@ -66,6 +67,26 @@ def test_calibration_error_of_a_hand_made_example():
     probabilities = np.concatenate([certain(1, 2, 3, 4, confidence=0.9), certain(5, 6)])
     evaluation = count_predictions(probabilities, np.array([1, 2, 3, 4, 5, 0], np.uint8)).evaluate()
     assert evaluation.ece == pytest.approx((4 * 0.1 + 2 * 0.5) / 6)
+
+
+def test_reliability_is_that_of_its_definition_with_wilson_s_intervals():
+    probabilities, labels = make_predictions(500, seed=3)
+    probabilities = np.concatenate([probabilities, certain(1, 1)])  # a share of 1 has an interval too
+    labels = np.append(labels, [1, 1]).astype(np.uint8)
+    found = measure_reliability(probabilities, labels)
+    confidences, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
+    for low in range(15):
+        inside = (confidences > low / 15) & (confidences <= (low + 1) / 15)
+        values = (found.counts, found.confidence, found.accuracy, found.low, found.high)
+        count, *shares = (column[low] for column in values)
+        assert count == inside.sum()
+        if not count:
+            assert shares == [0, 0, 0, 0]
+            continue
+        interval = binomtest(int(right[inside].sum()), int(count)).proportion_ci(method="wilson")
+        expected = [confidences[inside].mean(), right[inside].mean(), interval.low, interval.high]
+        assert shares == pytest.approx(expected, abs=1e-9)
+    assert found.ece == count_predictions(probabilities, labels).evaluate().ece
 
 
 @given(st.data())
