@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
     parser = make_parser(__doc__, rounds=7)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="which (default: all)")
-    parser.add_argument("--network", choices=("convnet", "deepnet"), default="convnet", help="default convnet")
+    networks = ("convnet", "deepnet", "tinynet")
+    parser.add_argument("--network", choices=networks, default="convnet", help="default convnet")
     parser.add_argument("--seconds", type=float, default=1.0, help="of one batch size in one round (default 1)")
     options = parser.parse_args(argv)
     if options.smoke:

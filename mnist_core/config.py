@@ -56,7 +56,7 @@ class TrainConfig(DatasetFields, SubmitFields):
     )
     """Fields that say how a run is carried out. All others decide its result, and a resumed run must agree on them."""
 
-    recipe: Literal["notebook", "default"] = Field(
+    recipe: Literal["notebook", "default", "fast", "tiny"] = Field(
         "default", description="named set of values below: file, environment and flags override it"
     )
     model: Slug = Field("mnist", description="name the trained model is published under")
@@ -76,7 +76,7 @@ class TrainConfig(DatasetFields, SubmitFields):
     )
     max_failures: int = Field(3, ge=0, description="how often lost workers are replaced before the run fails")
 
-    network: Literal["convnet", "deepnet"] = Field("convnet", description="the CNN")
+    network: Literal["convnet", "deepnet", "tinynet"] = Field("convnet", description="the CNN")
     epochs: PositiveInt = Field(10, description="passes over the training split")
     batch_size: PositiveInt = Field(128, description="global batch: images a step, over all workers")
     micro_batch_size: PositiveInt = Field(

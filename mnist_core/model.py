@@ -114,11 +114,17 @@ NETWORKS: Final[dict[str, tuple[Convolution, ...]]] = {
         Convolution(64, "valid", pooled=True, standardised=False),
     ),
     "deepnet": (
-        Convolution(32, pooled=True),
-        Convolution(48),
-        Convolution(48, pooled=True),
+        Convolution(32, "valid", pooled=True),
+        Convolution(64),
+        Convolution(64, pooled=True),
         Convolution(96),
         Convolution(96, pooled=True),
+    ),
+    "tinynet": (
+        Convolution(16, pooled=True),
+        Convolution(24),
+        Convolution(24, pooled=True),
+        Convolution(32, pooled=True),
     ),
 }
 
@@ -127,7 +133,7 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
     """Build the network that is trained.
 
     Args:
-        name: ``convnet`` or ``deepnet``.
+        name: Of ``NETWORKS``.
         dropout: Share of units dropped before the last layer.
         precision: ``float32``, ``bfloat16`` or ``mixed``.
         seed: Decides the initial weights.

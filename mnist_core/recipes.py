@@ -17,6 +17,7 @@ NOTEBOOK: Final[dict[str, Any]] = {
     "label_smoothing": 0.0,
     "augment": "none",
     "ema_decay": 0.0,
+    "precision": "float32",
     "dropout": 0.5,
     "select": "best",
 }
@@ -30,11 +31,35 @@ DEFAULT: Final[dict[str, Any]] = {
     "schedule": "one-cycle",
     "weight_decay": 1e-2,
     "label_smoothing": 0.05,
-    "augment": "affine",
+    "augment": "wild",
     "ema_decay": 0.998,
+    "precision": "mixed",
     "dropout": 0.25,
     "select": "last",
 }
-"""A deeper network, augmentation, a one-cycle schedule and averaged weights; nothing is selected."""
+"""A deeper network, for other digits than MNIST's too: augmentation, one cycle, averaged weights; nothing selected."""
 
-RECIPES: Final[dict[str, dict[str, Any]]] = {"notebook": NOTEBOOK, "default": DEFAULT}
+FAST: Final[dict[str, Any]] = {
+    **DEFAULT,
+    "network": "convnet",
+    "epochs": 3,
+    "learning_rate": 8e-3,
+    "label_smoothing": 0.0,
+    "augment": "none",
+    "ema_decay": 0.98,
+    "dropout": 0.2,
+}
+"""The notebook's network in a few seconds: 98% after one epoch, 99% after three."""
+
+TINY: Final[dict[str, Any]] = {
+    **DEFAULT,
+    "network": "tinynet",
+    "epochs": 20,
+    "learning_rate": 6e-3,
+    "label_smoothing": 0.02,
+    "augment": "affine",
+    "dropout": 0.1,
+}
+"""Fewer than 20,000 parameters."""
+
+RECIPES: Final[dict[str, dict[str, Any]]] = {"notebook": NOTEBOOK, "default": DEFAULT, "fast": FAST, "tiny": TINY}

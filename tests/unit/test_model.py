@@ -14,7 +14,7 @@ from mnist_core.model import (
     carry_weights,
 )
 
-NETWORKS = ("convnet", "deepnet")
+NETWORKS = ("convnet", "deepnet", "tinynet")
 RATE = 0.3
 UNITS = 1600
 KEYS = np.random.default_rng(0).integers(0, 2**32, 400, dtype=np.uint32)

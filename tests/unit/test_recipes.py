@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from mnist_core.config import TrainConfig
-from mnist_core.recipes import DEFAULT, NOTEBOOK, RECIPES
+from mnist_core.recipes import NOTEBOOK, RECIPES
 
 
-def test_recipes_set_the_same_fields_so_that_one_leaves_nothing_of_another():
-    assert DEFAULT.keys() == NOTEBOOK.keys()
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_set_the_same_fields_so_that_one_leaves_nothing_of_another(recipe):
+    assert RECIPES[recipe].keys() == NOTEBOOK.keys()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
