@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("cpu", "processor time of a picture", "ms", 1),
         ):
             rows.append(make_row(f"{name}: {label}", unit, [factor * each[figure] for each in rounds]))
-    right = {name: round(min(each["right"] for each in rounds), 4) for name, rounds in results.items()}
+    right = {name: round(float(min(each["right"] for each in rounds)), 4) for name, rounds in results.items()}
     must = {"digits right and found": at_least(right["ours"], BOUND)}
     ratios = {"digits wrong, ours / pieces": round((1 - right["ours"]) / max(1e-4, 1 - right["pieces"]), 3)}
     print_report("split", options.rounds, rows, ratios, must, json_only=options.json_only)
