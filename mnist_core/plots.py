@@ -180,7 +180,7 @@ def _draw_curves(
             axes.plot(best_epoch, values[epochs.index(best_epoch)], "o", clip_on=False, **ring)
     axes.set_title(name.capitalize() + (" in %" if scale == 100 else ""))
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     _name_curves(axes, epochs[-1], ends)

@@ -122,7 +122,7 @@ def test_it_runs_from_top_to_bottom_and_the_two_trainings_give_one_model(tmp_pat
 
     run = small(tmp_path)
     sockets = Config({"KernelManager": {"transport": "ipc", "ip": str(tmp_path / "kernel")}})  # of the file system
-    client = NotebookClient(run, config=sockets, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client = NotebookClient(run, config=sockets, timeout=500, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
     client.on_cell_executed = lambda cell, **_: look_at_ports() if cell.id == "evaluate" else None
     client.execute()
     assert set(addresses) <= {"127.0.0.1"}, "the kernel is not reached over the network"
