@@ -15,37 +15,23 @@ CENTRE_PX = 13.5
 """Middle of a 28 x 28 image whose pixel centres are at 0, 1, ..., 27."""
 
 
-WILD_SHARE = 0.1
-WILD_FACTOR = 2.0
-"""A wild sample is turned, slanted, stretched and shifted up to this many times as far."""
-
-WILD_SHRINK = 0.45
-"""And made smaller, to exp(-0.45) = 0.64 of its size at most: cut out with too much around it."""
-
-
-def affine_transforms(
-    seed: int, epoch: int, samples: npt.NDArray[np.int64], *, wild: bool = False
-) -> npt.NDArray[np.float32]:
+def affine_transforms(seed: int, epoch: int, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Draw one affine distortion a sample: rotation, shear, scale of each axis and shift.
 
     Args:
         seed: The run's seed.
         epoch: Epoch, from 0.
         samples: Indices into the training split, int (N,).
-        wild: Draw a share of them from a range twice as wide.
 
     Returns:
         float32 (N, 8): the matrix rows (a0, a1, a2, b0, b1, b2, 0, 0) that map an output pixel (x, y) to the input
         pixel (a0 x + a1 y + a2, b0 x + b1 y + b2), as TensorFlow's projective transform takes them.
     """
-    draws = uniform(seed, Purpose.AUGMENT, epoch, samples, 8)
-    is_wild = wild & (draws[:, 6:7] < 2 * WILD_SHARE - 1)
-    moves = draws[:, :6] * np.where(is_wild, np.float32(WILD_FACTOR), np.float32(1))
-    shrink = np.where(is_wild[:, 0], np.abs(draws[:, 7]) * np.float32(WILD_SHRINK), np.float32(0))
-    angle = moves[:, 0] * MAX_ROTATION_RAD
-    shear = moves[:, 1] * MAX_SHEAR
-    scale_x, scale_y = (np.exp(moves[:, axis] * MAX_SCALE + shrink) for axis in (2, 3))
-    shift = moves[:, 4:6] * MAX_SHIFT_PX
+    draws = uniform(seed, Purpose.AUGMENT, epoch, samples, 6)
+    angle = draws[:, 0] * MAX_ROTATION_RAD
+    shear = draws[:, 1] * MAX_SHEAR
+    scale_x, scale_y = np.exp(draws[:, 2] * MAX_SCALE), np.exp(draws[:, 3] * MAX_SCALE)
+    shift = draws[:, 4:6] * MAX_SHIFT_PX
     cos, sin = np.cos(angle), np.sin(angle)
     a0, a1 = scale_x * cos, scale_x * (shear * cos - sin)
     b0, b1 = scale_y * sin, scale_y * (shear * sin + cos)

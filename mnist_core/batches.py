@@ -81,7 +81,7 @@ def epoch_steps(data: Split, config: TrainConfig, share: Share, *, epoch: int, f
         size = sizes[start : start + config.steps_per_call]
         transforms = np.zeros((*samples.shape, 0), np.float32)
         if config.augment != "none":
-            drawn = affine_transforms(config.seed, epoch, samples.ravel(), wild=config.augment == "wild")
+            drawn = affine_transforms(config.seed, epoch, samples.ravel())
             transforms = drawn.reshape(*samples.shape, 8)
         yield Steps(
             images=data.images[samples],

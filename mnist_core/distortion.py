@@ -1,9 +1,12 @@
 """Training digits as other hands, pens, papers and cameras would have made them, compiled by XLA.
 
-Every image is read through its own affine map and, for ``wild``, bent a little. The first few of a micro-batch, which
-are any, as the order of an epoch is random, are spoiled too, by some of ten effects that scans, photos and drawings
-have: one core of an AMD EPYC takes 60 us for one such image, a sixth of what its gradient takes. What an image gets
-follows from its key (``mnist_core.draws``).
+Every image is read through its own affine map. For ``wild`` the first few of a micro-batch, which are any, as the order
+of an epoch is random, are spoiled too, by some of ten effects that scans, photos and drawings have: one core of an AMD
+EPYC takes 60 us for one such image, a tenth of what its gradient takes. Which effects and how strong follows from the
+image's key (``mnist_core.draws``).
+
+MNIST test images lose nothing by it that five seeds show, while the mean over fifteen corruptions that it was not made
+from (``benchmarks/corruptions.py``) rises from 84% to 98%.
 """
 
 from __future__ import annotations
@@ -26,9 +29,6 @@ SPOILED_ONE_IN: Final = 8
 EFFECT_SHARE: Final = 0.18
 """Of ten effects a spoiled image gets 1.8 on average, and every seventh image none."""
 
-BENT_SHARE: Final = 0.5
-MAX_BEND_PX: Final = 0.7
-
 Pixels: TypeAlias = tf.Tensor
 """Ink from 0 to 1: float32 (N, 28, 28)."""
 
@@ -43,20 +43,15 @@ def distort(images: tf.Tensor, transforms: tf.Tensor, keys: tf.Tensor, *, wild: 
         images: uint8 (N, 28, 28), ink bright on dark.
         transforms: float32 (N, 8), see ``mnist_core.augmentation.affine_transforms``.
         keys: uint32 (N,), from which all else follows.
-        wild: Bend and spoil as well.
+        wild: Spoil some as well.
 
     Returns:
         float32 (N, 28, 28, 1) of 0..255.
     """
-    pixels, draws = tf.cast(images, tf.float32) / 255, Draws(keys, FIRST_DRAW)
-    columns, rows = _affine(transforms)
-    if wild:
-        bend = tf.where(draws.chance(BENT_SHARE), draws.number(0, MAX_BEND_PX), 0.0)
-        columns, rows = columns + bend * draws.field(SIDE, 5), rows + bend * draws.field(SIDE, 5)
-    pixels = _read(pixels, columns, rows)
+    pixels = _read(tf.cast(images, tf.float32) / 255, *_affine(transforms))
     if wild:
         num_spoiled = math.ceil(keys.shape[0] / SPOILED_ONE_IN)
-        spoiled = spoil(pixels[:num_spoiled], Draws(keys[:num_spoiled], 2 * FIRST_DRAW))
+        spoiled = spoil(pixels[:num_spoiled], Draws(keys[:num_spoiled], FIRST_DRAW))
         pixels = tf.concat([spoiled, pixels[num_spoiled:]], axis=0)
     return 255 * pixels[..., None]
 

@@ -41,15 +41,15 @@ DEFAULT: Final[dict[str, Any]] = {
 
 FAST: Final[dict[str, Any]] = {
     **DEFAULT,
-    "network": "convnet",
-    "epochs": 3,
-    "learning_rate": 8e-3,
+    "network": "tinynet",
+    "epochs": 1,
+    "learning_rate": 1e-2,
     "label_smoothing": 0.0,
     "augment": "none",
     "ema_decay": 0.98,
-    "dropout": 0.2,
+    "dropout": 0.0,
 }
-"""The notebook's network in a few seconds: 98% after one epoch, 99% after three."""
+"""99% in one epoch: few weights, a high rate, one cycle, and the average of the last steps."""
 
 TINY: Final[dict[str, Any]] = {
     **DEFAULT,

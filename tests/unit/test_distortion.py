@@ -39,7 +39,7 @@ def apply(effect):
 
 
 def test_an_affine_map_reads_each_image_through_its_own_map():
-    transforms = affine_transforms(3, 1, np.arange(COUNT), wild=True)
+    transforms = affine_transforms(3, 1, np.arange(COUNT))
     found = distort(tf.constant(IMAGES), tf.constant(transforms), tf.constant(KEYS), wild=False).numpy()[..., 0]
     for image, moved, (a0, a1, a2, b0, b1, b2, *_) in zip(IMAGES, found, transforms, strict=True):
         # SciPy counts rows first, so y comes before x.
@@ -75,8 +75,7 @@ def test_wild_images_are_in_range_and_only_the_first_are_spoiled():
     changes = np.abs(found - IMAGES).mean(axis=(1, 2))
     first = COUNT // distortion.SPOILED_ONE_IN
     assert (changes[:first] > 12).mean() > 0.3
-    assert (changes[first:] > 12).mean() < 0.01
-    assert (changes[first:] > 0.1).mean() == pytest.approx(distortion.BENT_SHARE, abs=0.2)
+    assert changes[first:].max() < 1e-3
 
 
 def test_spoiled_images_get_as_many_effects_as_documented(monkeypatch):
