@@ -88,7 +88,7 @@ class TrainConfig(DatasetFields, SubmitFields):
     label_smoothing: Fraction = Field(0.0, description="share of a label spread over all classes")
     dropout: Fraction = Field(0.5, description="share of units dropped before the last layer, drawn per sample")
     augment: Literal["none", "affine", "wild"] = Field(
-        "none", description="random distortion, drawn per sample; wild: one in eight spoiled too, like scans and photos"
+        "none", description="random distortion, drawn per sample; wild: one in 16 spoiled too, like scans and photos"
     )
     ema_decay: Fraction = Field(0.0, description="decay of the weight average that is published; 0: no averaging")
     precision: Literal["float32", "bfloat16", "mixed"] = Field(

@@ -25,7 +25,7 @@ SIDE: Final = 28
 FIRST_DRAW: Final = 1 << 20
 """Dropout draws from 0 on."""
 
-SPOILED_ONE_IN: Final = 8
+SPOILED_ONE_IN: Final = 16
 EFFECT_SHARE: Final = 0.18
 """Of ten effects a spoiled image gets 1.8 on average, and every seventh image none."""
 

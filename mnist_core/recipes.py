@@ -19,6 +19,7 @@ NOTEBOOK: Final[dict[str, Any]] = {
     "ema_decay": 0.0,
     "precision": "float32",
     "dropout": 0.5,
+    "validation_fraction": 0.1,
     "select": "best",
 }
 """The reference notebook: 34,826 parameters, Adam at its default rate, 10 epochs of batches of 128."""
@@ -35,6 +36,7 @@ DEFAULT: Final[dict[str, Any]] = {
     "ema_decay": 0.998,
     "precision": "mixed",
     "dropout": 0.25,
+    "validation_fraction": 0.05,
     "select": "last",
 }
 """A deeper network, for other digits than MNIST's too: augmentation, one cycle, averaged weights; nothing selected."""
