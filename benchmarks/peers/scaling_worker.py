@@ -32,7 +32,7 @@ def main(rank: int, world_size: int, steps: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(2)
     together = "TF_CONFIG" in os.environ
     strategy = tf.distribute.MultiWorkerMirroredStrategy() if together else tf.distribute.get_strategy()
-    config = TrainConfig(recipe="notebook", steps_per_call=steps)
+    config = TrainConfig(recipe="notebook", steps_per_call=steps, micro_batch_size=16)
     trainer = Trainer(config, strategy, Share(rank, world_size))
     images = np.random.default_rng(0).integers(0, 256, (config.batch_size * steps, 28, 28), dtype=np.uint8)
     data = Split(images, (np.arange(len(images)) % 10).astype(np.uint8))
