@@ -94,7 +94,7 @@ def find_candidates(data: bytes, limits: ImageLimits | None = None, most: int = 
         return _take_one(decoded.digit, decoded.num_frames)
     height, width = decoded.tones.shape
     ink = find_ink(decoded.tones, _COARSEST_SIDE * max(height, width) // min(height, width))
-    parts = find_parts(ink)
+    parts = find_parts(ink, most)
     spans, costs = _find_runs(parts.parts)
     lines = np.array([part.line for part in parts.parts])
     losses = np.array([_LEFT_OUT if max(_size(part.box)) < _SMALL * part.height else _LOST for part in parts.parts])

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mnist_core.errors import ImageBlankError
+from mnist_core.errors import ImageBlankError, ImageTooManyDigitsError
 from mnist_core.framing import BLANK
 from mnist_core.ink import Ink, are_shadows, find_outlines
 from mnist_core.pieces import Pieces, find_pieces
@@ -30,6 +30,8 @@ _SAME_LINE: Final = 0.4
 """Share of the lower one's height at which two neighbours in a line stand beside each other."""
 _BLUR: Final = 0.04
 """How far the blurred edge of a stroke reaches beyond its ink."""
+
+_PIECES_PER_DIGIT: Final = 8
 
 _CUT_FROM: Final = 0.45
 """Width from which on a piece may be several digits."""
@@ -115,17 +117,23 @@ class _Snippet:
         return (self.part.box[0] + self.part.box[2]) / 2
 
 
-def find_parts(ink: Ink) -> Parts:
+def find_parts(ink: Ink, most: int) -> Parts:
     """Find the parts of a picture.
 
     Args:
         ink: Of the picture.
+        most: Digits that it may have; far more pieces of ink than these have are not looked at.
 
     Raises:
         ImageBlankError: There is no ink.
+        ImageTooManyDigitsError: There are far too many pieces of ink.
     """
     pieces = find_pieces(ink.inked)
     kept, height = _select(pieces, ink)
+    if len(kept) > _PIECES_PER_DIGIT * most:
+        raise ImageTooManyDigitsError(
+            f"found {len(kept)} pieces of ink, expected those of at most {most} digits; cut the picture into several"
+        )
     wanted = np.zeros(len(pieces) + 1, np.bool_)
     wanted[1 + kept] = True
     labels = np.where(wanted[pieces.labels], pieces.labels, 0)

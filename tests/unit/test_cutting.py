@@ -14,6 +14,8 @@ from mnist_core.cutting import choose_digits, cut_picture
 from mnist_core.datasets import load_dataset
 from mnist_core.errors import ImageError
 from mnist_core.images import ImageLimits, decode_image
+from mnist_core.ink import Ink
+from mnist_core.parts import find_parts
 
 MODEL = ByHeart()
 
@@ -145,6 +147,14 @@ def test_what_is_refused_has_the_codes_of_the_decoder():
 def test_noise_costs_bounded_work_and_nothing_else_is_ever_raised():
     noise = np.random.default_rng(0).integers(0, 256, (600, 900), np.uint8)
     assert code_of(encode(noise)) in ("image_too_many_digits", "image_blank")
+
+
+def test_thousands_of_pieces_are_refused_before_they_are_looked_at():
+    rows, columns = np.indices((600, 600)) % 12
+    inked = (rows >= 2) & (rows < 10) & (columns >= 2) & (columns < 10)
+    ink = Ink(np.where(inked, 200.0, 0.0), inked, np.float64(200), inked)
+    with pytest.raises(ImageError, match=r"found 2500 pieces of ink.*at most 64 digits"):
+        find_parts(ink, most=64)
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1), st.floats(0, 1))
