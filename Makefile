@@ -11,7 +11,7 @@ SERVE_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
-BENCHMARKS := train_throughput startup fault_cost engines score split serve scaling scaling_inference corruptions \
+BENCHMARKS := train_throughput fast startup fault_cost engines score split serve scaling scaling_inference corruptions \
   robustness accuracy
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))

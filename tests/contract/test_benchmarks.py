@@ -90,6 +90,15 @@ def test_scaling_counts_what_a_ring_sends():
 
 
 @pytest.mark.ray
+def test_fast_compares_seconds_of_training():
+    answer = json.loads(run_benchmark("fast", "--smoke", "--json-only"))
+    check_shape(answer, "fast")
+    ours, accuracy, notebook = (row["median"] for row in answer["rows"])
+    assert answer["ratios"]["ours / notebook"] == pytest.approx(ours / notebook, rel=0.01)
+    assert answer["must"]["worst accuracy"]["value"] == pytest.approx(accuracy)
+
+
+@pytest.mark.ray
 def test_startup_tells_the_phases_of_both_ways():
     answer = json.loads(run_benchmark("startup", "--smoke", "--json-only"))
     check_shape(answer, "startup")
