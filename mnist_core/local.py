@@ -71,8 +71,14 @@ def build_network(config: TrainConfig) -> keras.Model:
     """
     _prepare(config)
     from mnist_core.model import build_training_network
+    from mnist_core.weights import WeightLayout
 
-    return build_training_network(config.network, dropout=config.dropout, precision=config.precision, seed=config.seed)
+    network = build_training_network(
+        config.network, dropout=config.dropout, precision=config.precision, seed=config.seed
+    )
+    layout = WeightLayout(network)
+    layout.load(network, layout.initial)
+    return network
 
 
 def train_here(config: TrainConfig, on_epoch: Callable[[EpochReport], object] | None = None) -> Trained:
