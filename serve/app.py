@@ -18,7 +18,6 @@ from mnist_core.config_serve import ServeConfig
 from serve.grpc_v2 import InferenceMethods
 from serve.lane import App, answer, open_lane
 from serve.service import Service
-from serve.slices import ask_for_short_slices
 from serve.web import build_app
 
 NAME: Final = "mnist"
@@ -46,7 +45,6 @@ class Replica(InferenceMethods):
     """
 
     async def __init__(self, settings: str) -> None:  # type: ignore[misc]
-        ask_for_short_slices()
         # Parsing thousands of numbers makes objects and no garbage; of 1 s, 0.7 s was the search for some.
         gc.set_threshold(100_000, 50, 1000)
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a body is told to its sender

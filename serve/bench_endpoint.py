@@ -13,7 +13,6 @@ from mnist_core.errors import ConfigError, ServingFailedError
 from serve.load import PERCENTILES, Load, LoadPlan, Outcome, percentile
 from serve.load_clients import GrpcClient, HttpClient
 from serve.load_requests import GRPC_METHOD, draw_digits, make_requests
-from serve.slices import ask_for_short_slices
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -37,7 +36,6 @@ def run(config: BenchEndpointConfig) -> dict[str, Any]:
         ConfigError: The file with the API key holds none.
         ServingFailedError: No endpoint is there.
     """
-    ask_for_short_slices()  # who is late with a request measures itself
     api_key = _read_key(config)
     requests = make_requests(
         config.protocol, config.model, config.address.netloc, config.images, api_key, draw_digits()

