@@ -202,7 +202,7 @@ def test_what_is_trained_on_is_cut_from_the_training_split_alone():
 @pytest.mark.parametrize(("count", "sizes"), [(60, (45, 5, 10)), (3, (1, 1, 1))])
 def test_a_dataset_with_one_split_has_a_test_set_held_out(tmp_path, count, sizes):
     save_class_folders(tmp_path, noise(count))
-    splits, _ = load_training_data(TrainConfig(dataset=str(tmp_path)))
+    splits, _ = load_training_data(TrainConfig(dataset=str(tmp_path), validation_fraction=0.1))
     assert tuple(len(splits[name]) for name in ("train", "validation", "test")) == sizes
     assert len({image.tobytes() for split in splits.values() for image in split.images}) == count
 
@@ -210,7 +210,7 @@ def test_a_dataset_with_one_split_has_a_test_set_held_out(tmp_path, count, sizes
 def test_too_few_images_are_refused(tmp_path):
     save_class_folders(tmp_path, noise(2))
     with pytest.raises(DatasetError, match="2 images are too few to train on; expected at least 3"):
-        load_training_data(TrainConfig(dataset=str(tmp_path)))
+        load_training_data(TrainConfig(dataset=str(tmp_path), validation_fraction=0.1))
 
 
 def save_class_folders(folder, data):

@@ -45,7 +45,7 @@ def test_room_is_found_missed_while_it_is_taken_and_waited_for(two_nodes: Any, m
 
     monkeypatch.setattr(cluster, "RESERVE_S", 3.0)
     assert find_places(ray, config(workers=2)) == WorkerShape(1, 1, 0)
-    assert find_places(ray, config(workers="1:8")) == WorkerShape(1, 1, 0)
+    assert find_places(ray, config(workers="1:4")) == WorkerShape(1, 1, 0)
 
     taken = ray.util.placement_group([{"CPU": 0.5}, {"CPU": 0.5}], strategy="STRICT_SPREAD")
     assert taken.wait(30)
