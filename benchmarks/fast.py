@@ -8,14 +8,13 @@ before the first step (tracing, compiling) included, validation and start-up not
 the training images for calibration, the notebook trains on all.
 
 Read the ratio, ours over the notebook's: the median of ratios taken within one round. It counts only where ours reach
-the accuracy on average, on the 10,000 test images, asked once by the command itself; a round has a seed of its own.
+the accuracy, on the 10,000 test images, asked once by the command itself; a round has a seed of its own.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -83,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         make_row(f"Keras 3 fit, 1 process, {CORES} cores, {epochs} epochs", "s", seconds["notebook"]),
     ]
     ratio = median_ratio(seconds["ours"], seconds["notebook"])
-    must = {"ours / notebook": at_most(ratio, SHARE), "mean accuracy": at_least(statistics.fmean(accuracies), ACCURACY)}
+    must = {"ours / notebook": at_most(ratio, SHARE), "worst accuracy": at_least(min(accuracies), ACCURACY)}
     print_report("fast", rounds, rows, {"ours / notebook": ratio}, must, json_only=options.json_only)
 
 

@@ -1,12 +1,12 @@
 """Training digits as other hands, pens, papers and cameras would have made them, compiled by XLA.
 
 Every image is read through its own affine map. For ``wild`` the first few of a micro-batch, which are any, as the order
-of an epoch is random, are spoiled too, by some of ten effects that scans, photos and drawings have: one core of an AMD
-EPYC takes 60 us for one such image, a tenth of what its gradient takes. Which effects and how strong follows from the
-image's key (``mnist_core.draws``).
+of an epoch is random, are spoiled too, by some of ten effects that scans, photos and drawings have. Which effects and
+how strong follows from the image's key (``mnist_core.draws``). Spoiling few is enough, and nearly all of it is saved.
 
-MNIST test images lose nothing by it that five seeds show, while the mean over fifteen corruptions that it was not made
-from (``benchmarks/corruptions.py``) rises from 84% to 98%.
+Trained with affine maps alone, the default network of then had 83.6% on the mean of fifteen corruptions that it was not
+made from (``benchmarks/corruptions.py``) and 99.72% on MNIST's test images, one seed; with this it has 98.0%, and
+99.71% on the mean of five seeds.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def _shifted(images: tf.Tensor, shape: tf.TensorShape) -> dict[tuple[int, int], 
 def convolve(values: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType, padding: str) -> tf.Tensor:
     """Convolve many channels.
 
-    On a CPU without instructions for bfloat16 its products, which float32 holds exactly, are float32's: TensorFlow's
-    own way there is several times as slow. Only the order of the sums is another.
+    On a CPU without instructions for bfloat16 its products, which float32 holds exactly, are float32's. Only the order
+    of the sums is another.
 
     Args:
         values: float32 or bfloat16 (N, H, W, C).

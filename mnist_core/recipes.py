@@ -51,7 +51,7 @@ FAST: Final[dict[str, Any]] = {
     "ema_decay": 0.98,
     "dropout": 0.0,
 }
-"""99% in one epoch: few weights, a high rate, one cycle, and the average of the last steps."""
+"""99.0% in one epoch on average: few weights, a high rate, one cycle, and the average of the last steps."""
 
 TINY: Final[dict[str, Any]] = {
     **DEFAULT,
