@@ -1,6 +1,7 @@
 """Seconds of training to a test accuracy, beside the whole training of the reference notebook.
 
-  ours      `mnist train --recipe fast` on real MNIST, one worker on all cores: one epoch
+  to 98%    `mnist train --recipe fast --epochs 1` on real MNIST, one worker on all cores
+  to 99%    the same with the recipe's two epochs
   notebook  Keras 3 `fit` in one process on all cores, 10 epochs of batches of 128 (peers/keras_fit.py)
 
 Seconds of training are those of the epochs, from the first step's start to the last one's end, what TensorFlow does
@@ -36,15 +37,16 @@ from _common import (
     write_digits,
 )
 
-ACCURACY, SHARE = 99.0, 1 / 8
-"""Percent that are to be reached in this share of the notebook's time; 98% then are too."""
+GOALS = {"to 98%": (1, 98.0, 1 / 8), "to 99%": (2, 99.0, 1 / 4)}
+"""Epochs, and the percent that every seed is to reach in this share of the notebook's time."""
 
 TRAIN_IMAGES, EPOCHS = 60_000, 10
 
 
-def ours(seeds: Iterator[int], dataset: Path, folder: Path) -> tuple[float, float]:
+def ours(seeds: Iterator[int], epochs: int, dataset: Path, folder: Path) -> tuple[float, float]:
     """Seconds of training, and percent right on the test images."""
     words = ["--recipe", "fast", "--dataset", str(dataset), "--seed", str(next(seeds)), "--json"]
+    words += ["--epochs", str(epochs)]
     with (
         tempfile.TemporaryDirectory(dir=folder) as storage,
         started([*MNIST_TRAIN, *words, "--storage", storage], folder) as command,
@@ -70,20 +72,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = Path(name)
         dataset = write_digits(folder / "digits.npz", images, 10_000)
         ways = {
-            "ours": partial(ours, itertools.count(), dataset, folder),
-            "notebook": partial(notebook, dataset, epochs, folder),
-        }
+            goal: partial(ours, itertools.count(), passes, dataset, folder) for goal, (passes, *_) in GOALS.items()
+        } | {"notebook": partial(notebook, dataset, epochs, folder)}
         results = interleave(ways, rounds)
     seconds = {way: [each[0] for each in results[way]] for way in results}
-    accuracies = [each[1] for each in results["ours"]]
-    rows = [
-        make_row("ours: training, 1 epoch", "s", seconds["ours"]),
-        make_row("ours: test accuracy", "%", accuracies),
-        make_row(f"Keras 3 fit, 1 process, {CORES} cores, {epochs} epochs", "s", seconds["notebook"]),
-    ]
-    ratio = median_ratio(seconds["ours"], seconds["notebook"])
-    must = {"ours / notebook": at_most(ratio, SHARE), "worst accuracy": at_least(min(accuracies), ACCURACY)}
-    print_report("fast", rounds, rows, {"ours / notebook": ratio}, must, json_only=options.json_only)
+    rows = [make_row(f"Keras 3 fit, 1 process, {CORES} cores, {epochs} epochs", "s", seconds["notebook"])]
+    ratios, must = {}, {}
+    for goal, (_, percent, share) in GOALS.items():
+        accuracies = [each[1] for each in results[goal]]
+        rows += [make_row(f"{goal}: training", "s", seconds[goal]), make_row(f"{goal}: test", "%", accuracies)]
+        ratios[f"{goal} / notebook"] = median_ratio(seconds[goal], seconds["notebook"])
+        must[f"{goal} / notebook"] = at_most(ratios[f"{goal} / notebook"], share)
+        must[f"{goal}: worst accuracy"] = at_least(min(accuracies), percent)
+    print_report("fast", rounds, rows, ratios, must, json_only=options.json_only)
 
 
 if __name__ == "__main__":

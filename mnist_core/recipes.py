@@ -44,14 +44,14 @@ DEFAULT: Final[dict[str, Any]] = {
 FAST: Final[dict[str, Any]] = {
     **DEFAULT,
     "network": "tinynet",
-    "epochs": 1,
+    "epochs": 2,
     "learning_rate": 1e-2,
     "label_smoothing": 0.0,
     "augment": "none",
     "ema_decay": 0.98,
     "dropout": 0.0,
 }
-"""99.0% in one epoch on average: few weights, a high rate, one cycle, and the average of the last steps."""
+"""99.2% in two epochs, 98.9% in one: few weights, a high rate, one cycle, and the average of the last steps."""
 
 TINY: Final[dict[str, Any]] = {
     **DEFAULT,
