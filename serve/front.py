@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 import sysconfig
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +25,7 @@ TLS_VARIABLE: Final = "FRONT_TLS_CERT_FILE"
 
 LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104
+FRONT_PORTS: Final = 4
 HEADER_TIMEOUT_S: Final = 10
 KEEP_ALIVE_S: Final = 75
 GRPC_MARGIN_BYTES: Final = 1 << 20
@@ -34,14 +33,16 @@ BUFFER_BYTES: Final = 64 * 1024
 """A request that fits is sent to another replica when the first dies before it answers; inference can be repeated."""
 
 
-def front_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
+def front_environment(config: ServeConfig, folder: Path, ports: Sequence[int]) -> dict[str, str]:
     """What must be in the environment when Ray starts on a machine that is to serve.
 
     Args:
         config: What is served.
         folder: For HAProxy's files; not shared with another Ray on this machine.
+        ports: FRONT_PORTS of them, likewise: HAProxy's metrics and statistics, and where Ray answers, by HTTP and
+            gRPC, while no replica can.
     """
-    metrics, statistics, http, grpc = free_ports(4)
+    metrics, statistics, http, grpc = ports
     settings = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -96,15 +97,6 @@ def command_path() -> Path:
     if not os.access(path, os.X_OK):
         raise ServingFailedError(f"expected the command {path}, found none: install the package (pip install -e .)")
     return path
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens on loopback; all found before any is let go, so that they differ."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def keep_on_host() -> None:

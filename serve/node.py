@@ -17,7 +17,8 @@ from mnist_core.cluster_address import keep_token
 from mnist_core.config_serve import ServeConfig
 from mnist_core.config_sources import load_config
 from mnist_core.errors import MnistError
-from serve.front import front_environment
+from serve.front import FRONT_PORTS, front_environment
+from serve.ports import free_ports
 
 USAGE = """usage: mnist-node COMMAND...
 
@@ -54,7 +55,7 @@ def node_environment() -> dict[str, str]:
     if "MNIST_HOST" not in os.environ:
         config = config.model_copy(update={"host": get_node_ip_address()})
     folder = Path(tempfile.mkdtemp(prefix="mnist-front-"))
-    wanted = {**front_environment(config, folder), "RAY_AUTH_MODE": "token"}
+    wanted = {**front_environment(config, folder, free_ports(FRONT_PORTS)), "RAY_AUTH_MODE": "token"}
     # First in the path, so that a job's python is the one that has this package.
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     return {name: value for name, value in wanted.items() if name not in os.environ} | {"PATH": path}

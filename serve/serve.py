@@ -25,7 +25,8 @@ from mnist_core.errors import ResourcesError, ServingFailedError
 from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
 from serve.api_keys import ApiKeys
-from serve.front import EVERYWHERE, HOST_VARIABLE, LOOPBACK, free_ports, front_environment
+from serve.front import EVERYWHERE, FRONT_PORTS, HOST_VARIABLE, LOOPBACK, front_environment
+from serve.ports import held_ports
 from serve.welcome import describe, lines_to_paste
 
 APPLICATION: Final = "mnist"
@@ -55,13 +56,11 @@ def run(config: ServeConfig) -> dict[str, Any]:
     # Both here, so that what is wrong with them is one line at once and not a replica's failure after a minute.
     manifest = open_model(open_storage(config.storage), config.model).manifest
     ApiKeys(config.api_key_file)
-    config = _choose_ports(_choose_host(config))
-    with (
-        _stop_signals() as stop,
-        tempfile.TemporaryDirectory(prefix="mnist-front-") as folder,
-        _ray(config, folder),
-        _application(config),
-    ):
+    with _stop_signals() as stop, ExitStack() as stack:
+        port, grpc_port, *front_ports = stack.enter_context(held_ports(2 + FRONT_PORTS))
+        config = _choose_ports(_choose_host(config), port, grpc_port)
+        stack.enter_context(_ray(config, front_ports))
+        stack.enter_context(_application(config))
         result: dict[str, Any] = {
             "http": f"{'https' if config.tls_cert_file else 'http'}://{_reachable(config.host)}:{config.port}",
             "grpc": f"{_reachable(config.host)}:{config.grpc_port}",
@@ -92,9 +91,9 @@ def _nodes_choose() -> bool:
     return choose_address() != LOCAL and HOST_VARIABLE in os.environ
 
 
-def _choose_ports(config: ServeConfig) -> ServeConfig:
-    found = free_ports(2)
-    config = config.model_copy(update={"port": config.port or found[0], "grpc_port": config.grpc_port or found[1]})
+def _choose_ports(config: ServeConfig, port: int, grpc_port: int) -> ServeConfig:
+    """Where the user leaves a port to us, it is one of these."""
+    config = config.model_copy(update={"port": config.port or port, "grpc_port": config.grpc_port or grpc_port})
     if choose_address() != LOCAL:  # other machines listen, or Serve is there already
         return config
     for name in ("port", "grpc_port"):
@@ -131,16 +130,17 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _ray(config: ServeConfig, folder: str) -> Iterator[None]:
+def _ray(config: ServeConfig, front_ports: list[int]) -> Iterator[None]:
     """The Ray at RAY_ADDRESS, else one of our own with HAProxy set up."""
     address = choose_address()
-    if address == LOCAL:
-        os.environ.update(front_environment(config, Path(folder)))
-    refuse_dead(address)
-    import ray
-
     level = logging.INFO if config.verbose else logging.ERROR
     with ExitStack() as stack:
+        if address == LOCAL:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mnist-front-"))
+            os.environ.update(front_environment(config, Path(folder), front_ports))
+        refuse_dead(address)
+        import ray
+
         # Ray prints news on stdout from the moment it starts, and stdout is for the result.
         elsewhere = sys.stderr if config.verbose else stack.enter_context(Path(os.devnull).open("w"))
         stack.enter_context(redirect_stdout(elsewhere))

