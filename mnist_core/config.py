@@ -77,6 +77,9 @@ class TrainConfig(DatasetFields, SubmitFields):
     max_failures: int = Field(3, ge=0, description="how often lost workers are replaced before the run fails")
 
     network: Literal["convnet", "deepnet", "tinynet"] = Field("convnet", description="the CNN")
+    ensemble: int = Field(
+        1, ge=1, le=20, description="CNNs that are trained side by side and published as one model, their mean"
+    )
     epochs: PositiveInt = Field(10, description="passes over the training split")
     batch_size: PositiveInt = Field(128, description="global batch: images a step, over all workers")
     micro_batch_size: PositiveInt = Field(

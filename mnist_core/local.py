@@ -63,18 +63,22 @@ def build_network(config: TrainConfig) -> keras.Model:
     """Build the network that is trained, with the weights that training starts from.
 
     Args:
-        config: ``network``, ``dropout``, ``precision`` and ``seed`` decide it.
+        config: ``network``, ``ensemble``, ``dropout``, ``precision`` and ``seed`` decide it.
 
     Returns:
-        A model from [images 0..255 (N, 28, 28, 1), keys uint32 (N,)] to logits float32 (N, 10). The keys decide which
-        units each image's dropout drops.
+        A model from [images 0..255 (N, 28, 28, 1), keys uint32 (N,)] to logits float32 (N, 10), a list of them for
+        an ensemble. The keys decide which units each image's dropout drops.
     """
     _prepare(config)
     from mnist_core.model import build_training_network
     from mnist_core.weights import WeightLayout
 
     network = build_training_network(
-        config.network, dropout=config.dropout, precision=config.precision, seed=config.seed
+        config.network,
+        dropout=config.dropout,
+        precision=config.precision,
+        seed=config.seed,
+        members=config.ensemble,
     )
     layout = WeightLayout(network)
     layout.load(network, layout.initial)

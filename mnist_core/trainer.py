@@ -25,7 +25,7 @@ from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
 from mnist_core.distortion import distort
 from mnist_core.kernels import compiled
-from mnist_core.model import IMAGE_SIDE, build_training_network
+from mnist_core.model import IMAGE_SIDE, NUM_CLASSES, average_logits, build_training_network
 from mnist_core.weights import WeightLayout
 
 BETA_1: Final = 0.9
@@ -62,7 +62,11 @@ class Trainer:
         self.share = share
         self._strategy = strategy
         self.network = build_training_network(
-            config.network, dropout=config.dropout, precision=config.precision, seed=config.seed
+            config.network,
+            dropout=config.dropout,
+            precision=config.precision,
+            seed=config.seed,
+            members=config.ensemble,
         )
         self._layout = WeightLayout(self.network)
         weights = self._layout.initial
@@ -193,17 +197,19 @@ class Trainer:
         """One micro-batch's terms of the sums, in fixed point: int64 (parameters + 3,)."""
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            logits = self._logits(weights, pixels, keys, training=True)
+            members = self._logits(weights, pixels, keys, training=True)
             smoothing = self.config.label_smoothing
-            targets = tf.one_hot(labels, logits.shape[-1]) * (1 - smoothing) + smoothing / logits.shape[-1]
-            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            loss = tf.reduce_sum(losses * sample_weights)
-        terms = tf.concat([tape.gradient(loss, weights), [loss]], axis=0)
-        return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
+            targets = tf.one_hot(labels, NUM_CLASSES) * (1 - smoothing) + smoothing / NUM_CLASSES
+            losses = [tf.nn.softmax_cross_entropy_with_logits(targets, logits) for logits in members]
+            # The sum, not the mean: each member learns from the gradient that it would have alone.
+            loss = tf.reduce_sum(tf.add_n(losses) * sample_weights)
+        terms = tf.concat([tape.gradient(loss, weights), [loss / len(members)]], axis=0)
+        return _to_fixed_point(terms, _count_right(average_logits(members), labels, sample_weights))
 
-    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
+    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> list[tf.Tensor]:
+        """Each member's; there is one unless it is an ensemble."""
         outputs, _ = self.network.stateless_call(self._layout.split(weights), [], [images, keys], training=training)
-        return outputs
+        return list(tf.nest.flatten(outputs))
 
     def _update(self, gradient: tf.Tensor, rate: tf.Tensor, step: tf.Tensor) -> None:
         """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), then the weight average."""
@@ -249,7 +255,7 @@ class Trainer:
         self, weights: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor
     ) -> tf.Tensor:
         keys = tf.zeros_like(labels, tf.uint32)
-        logits = self._logits(weights, tf.cast(images, tf.float32)[..., None], keys, training=False)
+        logits = average_logits(self._logits(weights, tf.cast(images, tf.float32)[..., None], keys, training=False))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         terms = tf.reduce_mean(losses * sample_weights, keepdims=True)
         return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mnist_core.kernels import compiled
-from mnist_core.model import NETWORKS
 
 RELU_GAIN: Final = float(np.sqrt(2 / (1 - 1 / np.pi)))
 """Undoes what a ReLU does to the variance of a normal distribution."""
@@ -42,12 +41,12 @@ class WeightLayout:
         variables = network.trainable_variables
         self._shapes = [tuple(variable.shape) for variable in variables]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
-        # A convolution has two variables, kernel and bias.
-        self._standardised = [2 * index for index, each in enumerate(NETWORKS[network.name]) if each.standardised]
+        kernels = {id(layer.kernel) for layer in network.layers if getattr(layer, "standardised", False)}
+        self._standardised = [index for index, variable in enumerate(variables) if id(variable) in kernels]
         self._scales = [self._shapes[index][-1] for index in self._standardised]
         self.initial = _join([*(variable.numpy().astype(np.float32) for variable in variables), *self._ones()])
-        kernels = [np.full(size, len(shape) > 1) for size, shape in zip(self._sizes, self._shapes, strict=True)]
-        self.decayed = _join([*kernels, *(0 * ones for ones in self._ones())])
+        decayed = [np.full(size, len(shape) > 1) for size, shape in zip(self._sizes, self._shapes, strict=True)]
+        self.decayed = _join([*decayed, *(0 * ones for ones in self._ones())])
         self._finish = compiled(self._standardise)
         self._gradient = compiled(self._go_back)
 

@@ -30,10 +30,15 @@ def exported(name: str):
 
 @cache
 def make_network(name: str):
-    """A network whose weights have all left their initial values, biases and scales too."""
+    """A network whose weights have all left their initial values, biases and scales too.
+
+    Args:
+        name: Of a network, or ``convnet x 3``: an ensemble of three.
+    """
     from mnist_core.model import build_training_network
 
     rng = np.random.default_rng(1)
-    network = build_training_network(name, dropout=0.5, precision="float32", seed=3)
+    alone, _, members = name.partition(" x ")
+    network = build_training_network(alone, dropout=0.5, precision="float32", seed=3, members=int(members or 1))
     network.set_weights([weight + 0.1 * rng.normal(size=weight.shape) for weight in network.get_weights()])
     return network

@@ -106,6 +106,33 @@ def test_label_smoothing_is_that_of_keras():
     assert loss == pytest.approx(smoothed.numpy().mean(), rel=1e-5)
 
 
+def test_members_of_an_ensemble_learn_as_if_they_were_alone():
+    """The first has the initial weights and the dropout of a network alone, so it ends with that one's weights."""
+    settings = {"dropout": 0.5, "weight_decay": 0.1, "network": "tinynet", "augment": "affine"}
+    alone, ensemble = (make_trainer(**settings, ensemble=members) for members in (1, 2))
+    (first_loss, _), (both_loss, _) = (take_steps(trainer, last=6)[0] for trainer in (alone, ensemble))
+    assert first_loss == pytest.approx(both_loss, rel=0.2)  # their mean, not their sum
+    network = alone.load_network(alone.result_weights())
+    members = ensemble.load_network(ensemble.result_weights())
+    layers = [layer for layer in network.layers if layer.weights]
+    for layer in layers:
+        first, second = (members.get_layer(f"member{member}_{layer.name}").get_weights() for member in (0, 1))
+        np.testing.assert_allclose(first[0], layer.get_weights()[0], rtol=0, atol=1e-6)
+        assert not np.allclose(second[0], layer.get_weights()[0], rtol=0, atol=1e-3)
+    assert len(layers) == 5
+
+
+def test_an_ensemble_is_evaluated_by_the_mean_of_its_probabilities():
+    trainer = make_trainer(**PLAIN, ensemble=3)
+    take_steps(trainer, last=5)
+    network = trainer.load_network(trainer.result_weights())
+    outputs = network([DATA.images[..., None].astype(np.float32), np.zeros(len(DATA), np.uint32)], training=False)
+    mean = np.mean([keras.ops.softmax(logits) for logits in outputs], axis=0)
+    correct, loss = trainer.evaluate(DATA)
+    assert correct == (mean.argmax(axis=1) == DATA.labels).sum()
+    assert loss == pytest.approx(-np.log(mean[np.arange(len(DATA)), DATA.labels]).sum(), rel=1e-5)
+
+
 def test_the_average_follows_the_weights_closely_at_first_and_is_what_is_published():
     trainer = make_trainer(ema_decay=0.9)
     average = trainer.state()["weights"]

@@ -9,6 +9,7 @@ import pytest
 
 from mnist_core.model import (
     SampleDropout,
+    average_logits,
     build_published_model,
     build_training_network,
     carry_weights,
@@ -21,8 +22,8 @@ KEYS = np.random.default_rng(0).integers(0, 2**32, 400, dtype=np.uint32)
 SIGMAS = 5
 
 
-def build(name="convnet", *, seed=0, precision="float32", dropout=0.5):
-    return build_training_network(name, dropout=dropout, precision=precision, seed=seed)
+def build(name="convnet", *, seed=0, precision="float32", dropout=0.5, members=1):
+    return build_training_network(name, dropout=dropout, precision=precision, seed=seed, members=members)
 
 
 def masks(keys, *, rate=RATE):
@@ -72,6 +73,32 @@ def test_layers_of_one_shape_do_not_start_equal():
     for one, other in itertools.combinations(kernels, 2):
         count = min(one.size, other.size)
         assert abs(np.corrcoef(one.ravel()[:count], other.ravel()[:count])[0, 1]) < SIGMAS / np.sqrt(count)
+
+
+def test_members_of_an_ensemble_start_apart_and_the_first_as_a_network_alone():
+    alone, ensemble = build(), build(members=3)
+    kernels = {layer.name: layer.get_weights()[0] for layer in ensemble.layers if layer.weights}
+    assert len(kernels) == 9
+    for layer in alone.layers:
+        if layer.weights:
+            first, *others = (kernels[f"member{member}_{layer.name}"] for member in range(3))
+            assert np.array_equal(first, layer.get_weights()[0])
+            assert not any(np.isclose(first, other).mean() > 0.01 for other in others)
+
+
+def test_dropout_drops_other_units_in_each_member():
+    values = np.ones((400, UNITS), np.float32)
+    first, second = (SampleDropout(RATE, member)([values, KEYS], training=True).numpy() > 0 for member in (0, 1))
+    assert np.array_equal(first, masks(KEYS))
+    assert abs(agreement(first, second)) < SIGMAS
+
+
+def test_the_mean_of_probabilities_is_finite_where_all_members_are_certain():
+    sure = np.float32([[0, 200, -200, *[0] * 7]])
+    assert average_logits([sure]) is sure
+    mean = average_logits([sure, sure]).numpy()
+    assert np.isfinite(mean).all()
+    assert mean.argmax() == 1
 
 
 @pytest.mark.parametrize("seed", [0, 4_294_968, 2**31 - 1])
