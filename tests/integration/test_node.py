@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from authority import speaks_tls, tls_variables
 from ray.util import get_node_ip_address
 from serving import poll
 
+from mnist_core.datasets import load_dataset
 from serve.ports import held_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
+ROOT = Path(__file__).parents[2]
 NODE = Path(sys.executable).with_name("mnist-node")
 HOST = get_node_ip_address()
 """Ray takes this address of a machine, whatever it is told."""
@@ -70,8 +74,8 @@ def authority(tmp_path_factory) -> dict[str, str]:
 
 
 @contextmanager
-def head(folder: Path, **env: str) -> Iterator[str]:
-    """A node of a cluster on this machine; gives its address."""
+def head(folder: Path, **env: str) -> Iterator[tuple[str, str]]:
+    """A node of a cluster on this machine; gives its address and that of its dashboard."""
     names = ("port", "ray-client-server-port", "dashboard-port", "dashboard-agent-listen-port")
     command = [str(NODE), "ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
     log = folder / "ray.log"
@@ -81,7 +85,7 @@ def head(folder: Path, **env: str) -> Iterator[str]:
         try:
             poll(lambda: "will now block" in log.read_text() or process.poll() is not None)
             assert process.poll() is None, log.read_text()
-            yield f"{HOST}:{ports[0]}"
+            yield f"{HOST}:{ports[0]}", f"http://127.0.0.1:{ports[2]}"
         finally:
             process.terminate()
             process.wait(60)
@@ -90,9 +94,34 @@ def head(folder: Path, **env: str) -> Iterator[str]:
 def test_nodes_speak_tls_with_certificates_of_our_own(authority, model_storage, tmp_path_factory):
     command = [sys.executable, "-m", "jobs.cli", "evaluate", "mnist", "--dataset", "uci-digits", "--workers", "2"]
     command += ["--storage", model_storage, "--json"]
-    with head(tmp_path_factory.mktemp("r"), **authority) as address:
+    with head(tmp_path_factory.mktemp("r"), **authority) as (address, _):
         where = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
         done = run(*command, **where, **authority)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["count"] == 360
         assert speaks_tls(address, authority)
+
+
+def test_serve_deploy_brings_up_what_its_config_says(model_storage, tmp_path_factory):
+    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    with head(tmp_path_factory.mktemp("r")) as (_, dashboard), held_ports(2) as (port, grpc_port):
+        config["http_options"]["port"], config["grpc_options"]["port"] = port, grpc_port
+        config["applications"][0]["args"]["storage"] = model_storage
+        file = tmp_path_factory.mktemp("config") / "config.yaml"
+        file.write_text(yaml.safe_dump(config))
+        done = run(str(NODE.with_name("serve")), "deploy", "--address", dashboard, str(file), RAY_AUTH_MODE="token")
+        assert done.returncode == 0, done.stdout + done.stderr
+        address = f"http://{HOST}:{port}"
+        poll(lambda: answers(f"{address}/v2/health/ready"))
+        digit = load_dataset("uci-digits").test.images[0].tobytes()
+        request = urllib.request.Request(f"{address}/predict", digit, {"content-type": "application/octet-stream"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert json.load(answer)["model_version"] == "mnist/1"
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
