@@ -15,9 +15,9 @@ that no digit looks like, and of scribbles. The share of Fashion-MNIST is told o
 Fonts are looked for in the folders of --fonts; one style is taken of each family, 20 from A to Z if there are more. On
 Debian, apt-get install fonts-cantarell fonts-comic-neue fonts-dejavu-core fonts-hack fonts-inconsolata fonts-lato
 fonts-liberation fonts-open-sans fonts-quicksand fonts-roboto-unhinted fonts-urw-base35 brings 26 families; where there
-are fewer than 20, the ten of matplotlib are added. Figures on other fonts are other figures. Fashion-MNIST is
-downloaded if it is not there; where it cannot be, its rows are left out and a line says so. A round draws corruptions,
-characters and scribbles anew.
+are fewer than 20, the ten of matplotlib are added. Figures on other fonts are other figures. Fashion-MNIST is Debian's
+dataset-fashion-mnist, or downloaded; where it cannot be, its rows are left out and a line says so. A round draws
+corruptions, characters and scribbles anew.
 
 Reported are percentages; each font and each corruption has a row of its own.
 """

@@ -10,6 +10,8 @@ batch of 128, in float32 but for the two ways that say mixed:
   keras-fit  Keras 3 `fit` in one process on all cores, as a notebook has it (peers/keras_fit.py)
   tf-keras   Keras 2 `fit` under MultiWorkerMirroredStrategy, two processes, each on half of the cores
              (peers/tf_keras_worker.py); Keras 3 `fit` does not run under that strategy
+  torch      PyTorch in one process on all cores (peers/torch_fit.py); only where --torch-python names a Python that has
+             it, such as Debian's /usr/bin/python3 after apt-get install python3-torch
 
 A rate is the images of all epochs but the first over the seconds of those epochs. The first is the warm-up: it holds
 tracing and the filling of caches. Not in it: start-up, validation after an epoch, evaluation, publishing. In it: what
@@ -82,6 +84,14 @@ def tf_keras(dataset: Path, epochs: int, folder: Path) -> float:
     return _rate(result["images"], result["seconds"])
 
 
+def pytorch(python: str, dataset: Path, epochs: int, folder: Path) -> float:
+    """Rate of PyTorch in one process."""
+    command = [python, str(PEERS / "torch_fit.py"), str(dataset), str(epochs), str(CORES)]
+    with started(command, folder) as running:
+        result = running.result()
+    return _rate(result["images"], result["seconds"])
+
+
 WAYS: dict[str, tuple[str, Callable[[Path, int, Path], float]]] = {
     "ours-1": (f"ours on Ray, 1 worker x {CORES} threads", partial(ours, 1, "float32")),
     "ours-2": (f"ours on Ray, 2 workers x {HALF} threads", partial(ours, 2, "float32")),
@@ -98,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which ways (default: all)")
     parser.add_argument("--images", type=int, default=30_000, help="training images (default 30000)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs, the first of them warm-up (default 4)")
+    parser.add_argument("--torch-python", metavar="PATH", help="a Python that has PyTorch: time it too")
     options = parser.parse_args(argv)
     if options.smoke:
         options.rounds, options.images, options.epochs = 1, 600, 2
@@ -105,12 +116,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = Path(name)
         dataset = write_digits(folder / "digits.npz", options.images)
         measures = {way: partial(WAYS[way][1], dataset, options.epochs, folder) for way in options.ways}
+        if options.torch_python:
+            measures["torch"] = partial(pytorch, options.torch_python, dataset, options.epochs, folder)
         rates = interleave(measures, options.rounds)
-    rows = [make_row(WAYS[way][0], "img/s", rates[way]) for way in rates]
+    titles = {way: title for way, (title, _) in WAYS.items()} | {"torch": f"PyTorch, 1 process, {CORES} cores"}
+    rows = [make_row(titles[way], "img/s", rates[way]) for way in rates]
     ratios = {
         f"{above} / {below}": median_ratio(rates[above], rates[below])
         for above in ("ours-1", "ours-2", "mixed-1", "mixed-2")
-        for below in ("keras-fit", "tf-keras")
+        for below in ("keras-fit", "tf-keras", "torch")
         if above in rates and below in rates
     }
     bounds = {"ours-2 / keras-fit": 1.1, "mixed-2 / keras-fit": 1.5, "mixed-2 / tf-keras": 3.0}

@@ -49,9 +49,9 @@ class ScoreProgress:
     def __enter__(self) -> Self:
         """Say what there is to do."""
         images = f"{self._total:,} images" if self._total is not None else "images"
-        self._say(f"scoring {images} in {self._num_units:,} units")
+        self._say(f"scoring {images} in {_count_units(self._num_units)}")
         if self._units_done:
-            self._say(f"resumed: {self._items:,} images in {self._units_done:,} units are done already")
+            self._say(f"resumed: {self._items:,} images in {_count_units(self._units_done)}: done already")
         if self._skipped:
             left_out = ", ".join(f"{reason} {count:,}" for reason, count in self._skipped.items())
             self._say(f"skipped {sum(self._skipped.values()):,} files: {left_out}")
@@ -100,3 +100,7 @@ class ScoreProgress:
     def _say(self, text: str) -> None:
         self._spoken_at = time.monotonic()
         self._console.print(text, markup=False)
+
+
+def _count_units(number: int) -> str:
+    return f"{number:,} {'unit' if number == 1 else 'units'} of work"

@@ -1,6 +1,7 @@
 """Datasets as arrays: the named ones, found or fetched, and a user's own.
 
-``mnist`` and ``fashion-mnist`` are looked for in a folder of the user's, then in the cache, then on public mirrors;
+``mnist`` and ``fashion-mnist`` are looked for in a folder of the user's, then where the system's packages put datasets
+(Debian has one, dataset-fashion-mnist), then in the cache, then on public mirrors;
 ``uci-digits`` is embedded. Any other name is a path, which ``mnist_core.splits`` reads.
 """
 
@@ -138,7 +139,7 @@ def list_datasets(data_dir: Path | None = None) -> list[dict[str, Any]]:
 
 def _load_published(name: str, data_dir: Path | None, download: bool, progress: Progress | None) -> Dataset:
     published, cache = PUBLISHED[name], _cache_folder(name)
-    for folder in _user_folders(name, published, data_dir):
+    for folder in [*_user_folders(name, published, data_dir), *_system_folders(name)]:
         if not _files_in(folder, published):
             continue
         try:
@@ -164,6 +165,11 @@ def _user_folders(name: str, published: Published, data_dir: Path | None) -> Ite
     if not data_dir.is_dir():
         raise DatasetError(f"{data_dir}: expected a folder as --data-dir (or MNIST_DATA_DIR), found none")
     yield from (data_dir / name, data_dir / published.torchvision_folder, data_dir)
+
+
+def _system_folders(name: str) -> list[Path]:
+    roots = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    return [Path(root, "datasets", name) for root in roots.split(":")]
 
 
 def _files_in(folder: Path, published: Published) -> list[str]:

@@ -140,6 +140,7 @@ def _ray(config: ServeConfig, front_ports: list[int]) -> Iterator[None]:
             os.environ.update(front_environment(config, Path(folder), front_ports))
         refuse_dead(address)
         import ray
+        import ray.serve  # it gives its logger a level of its own, which is set below
 
         # Ray prints news on stdout from the moment it starts, and stdout is for the result.
         elsewhere = sys.stderr if config.verbose else stack.enter_context(Path(os.devnull).open("w"))

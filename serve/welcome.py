@@ -41,7 +41,7 @@ def describe(result: dict[str, Any]) -> str:
             f"  docs   {http}/docs",
             f"  gRPC   {result['grpc']}",
             "",
-            "ask it; put --data-binary @FILE for a picture of your own:",
+            "lines to paste; --data-binary @photo.jpg in place of @- asks for a picture of yours:",
             *(f"  {line}" for line in result["try"]),
         ]
     )

@@ -129,6 +129,10 @@ def test_the_lines_that_are_printed_work_as_they_are(endpoint):
     assert model["name"] == "mnist"
 
 
+def test_nothing_is_said_but_where_it_is(endpoint):
+    assert endpoint.errors.read_text() == ""
+
+
 def test_one_bad_image_is_one_error_among_good_answers(endpoint):
     blank = np.zeros((28, 28), np.uint8)
     answer = endpoint.predict(np.stack([PIXELS[0], blank, PIXELS[1]]).tobytes())["predictions"]

@@ -11,6 +11,7 @@ from mnist_core.idx import write_idx
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
     monkeypatch.delenv("MNIST_DATA_DIR", raising=False)
 
 

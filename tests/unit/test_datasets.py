@@ -16,6 +16,7 @@ FILES = tuple(PUBLISHED["mnist"].sha256)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
     return tmp_path / "cache" / "mnist-on-ray"
 
 
@@ -83,6 +84,13 @@ def test_the_cache_is_in_the_home_folder_by_default(tmp_path, contents, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     write_files(tmp_path / ".cache" / "mnist-on-ray" / "mnist", contents["mnist"])
     assert load_dataset("mnist", download=False).name == "mnist"
+
+
+def test_a_dataset_is_found_where_packages_of_the_system_put_it(tmp_path, contents):
+    write_files(tmp_path / "share" / "datasets" / "fashion-mnist", contents["fashion-mnist"])
+    assert load_dataset("fashion-mnist", download=False).source == str(
+        tmp_path / "share" / "datasets" / "fashion-mnist"
+    )
 
 
 def test_a_data_dir_of_mnist_does_not_stand_in_for_fashion_mnist(tmp_path, cache, contents):

@@ -152,7 +152,8 @@ def test_accuracy_calibration_and_refusal_are_in_percent(robustness):
 
 
 def test_fashion_is_skipped_with_a_line_where_it_is_not(robustness, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_DIRS"):
+        monkeypatch.setenv(name, str(tmp_path))
     assert robustness.find_fashion(None, download=False) is None
     assert "skipped: fashion-mnist" in capsys.readouterr().err
 
