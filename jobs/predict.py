@@ -42,7 +42,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
     predictor = load_predictor(artifact.files, device=config.device, precision=config.precision, threads=config.threads)
     limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
     contents = [_read(name, limits.max_bytes) for name in config.images]
-    if config.split:
+    if config.split_digits:
         images = [
             _split(name, content, predictor, limits, config.max_digits)
             for name, content in zip(config.images, contents, strict=True)

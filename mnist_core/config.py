@@ -180,7 +180,7 @@ class PredictConfig(PredictorFields, CommandConfig):
     command: ClassVar[str] = "predict"
 
     images: CliPositionalArg[list[str]] = Field(min_length=1, description="image files; - reads standard input")
-    split: bool = Field(False, description="read all digits of each picture, line by line, each with its box")
+    split_digits: bool = Field(False, description="read all digits of each picture, line by line, each with its box")
     max_digits: PositiveInt = Field(64, description="with --split: digits that a picture may have")
     threads: PositiveInt | None = Field(None, description="threads of the engine; None takes all cores")
 

@@ -31,6 +31,9 @@ from mnist_core.config_fields import CommandConfig
 from mnist_core.errors import ConfigError
 
 ENV_PREFIX: Final = "MNIST_"
+SHORTCUTS: Final = {"json-output": "json", "split-digits": "split"}
+"""Flags that have a shorter name too. The variable of a field has its long name: MNIST_SPLIT is another command's."""
+
 _POSITIONAL: Final = get_args(CliPositionalArg[str])[1]
 
 Config = TypeVar("Config", bound=CommandConfig)
@@ -88,7 +91,7 @@ def _settings_class(cls: type[Config]) -> type[BaseSettings]:
             cli_avoid_json=True,
             cli_hide_none_type=True,
             cli_exit_on_error=False,
-            cli_shortcuts={"json-output": "json"},
+            cli_shortcuts=SHORTCUTS,
         )
         config: Path | None = Field(None, description="TOML file with values for this command (field = value)")
 
@@ -137,11 +140,13 @@ def _flags_in(argv: Sequence[str]) -> list[str]:
 
 
 def _known_flags(cls: type[CommandConfig]) -> set[str]:
-    flags = {"--help", "--config", "--json", "--no-json"}
+    flags = {"--help", "--config"}
     for name, field in cls.model_fields.items():
-        flags.add(_spell(cls, name))
+        spelled = _spell(cls, name)
+        names = {spelled} | {f"--{short}" for long, short in SHORTCUTS.items() if spelled == f"--{long}"}
+        flags |= names
         if field.annotation is bool:
-            flags.add(_spell(cls, name).replace("--", "--no-", 1))
+            flags |= {each.replace("--", "--no-", 1) for each in names}
     return flags
 
 

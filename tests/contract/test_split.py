@@ -213,13 +213,13 @@ def test_the_command_gives_json_with_boxes(files, model_storage, capsys):
 
 
 def test_the_command_keeps_its_limit_and_remarks_on_animations(files, model_storage, tmp_path):
-    result = predict.run(PredictConfig(storage=model_storage, images=files[:1], split=True, max_digits=4))
+    result = predict.run(PredictConfig(storage=model_storage, images=files[:1], split_digits=True, max_digits=4))
     assert result["images"][0]["error_code"] == "image_too_many_digits"
     assert result["images"][0]["text"] is None
     animation = tmp_path / "line.gif"
     frame = Image.fromarray(LINE)
     frame.save(animation, save_all=True, append_images=[Image.fromarray(255 - LINE)])
-    config = PredictConfig(storage=model_storage, images=[str(animation)], split=True)
+    config = PredictConfig(storage=model_storage, images=[str(animation)], split_digits=True)
     result = predict.run(config)
     assert (result["images"][0]["text"], result["images"][0]["error_code"]) == ("90210", "first_frame_only")
     assert "90210  first_frame_only" in predict.render(result)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from pydantic import Field
 
-from mnist_core.config import DataConfig, EvaluateConfig, ModelsConfig, TrainConfig
+from mnist_core.config import DataConfig, EvaluateConfig, ModelsConfig, PredictConfig, TrainConfig
 from mnist_core.config_fields import CommandConfig
 from mnist_core.config_sources import format_help, load_config
 from mnist_core.errors import ConfigError
@@ -94,6 +94,15 @@ def test_json_is_short_for_json_output():
     assert load_config(TrainConfig, ["--json"]).json_output
     assert load_config(TrainConfig, ["--json-output"]).json_output
     assert not load_config(TrainConfig, ["--json", "--no-json"]).json_output
+
+
+def test_each_command_has_a_split_of_its_own_and_a_variable_means_one_of_them(monkeypatch: pytest.MonkeyPatch):
+    assert load_config(PredictConfig, ["--split", "a.png"]).split_digits
+    assert load_config(EvaluateConfig, ["--split", "all", "mnist"]).split == "all"
+    monkeypatch.setenv("MNIST_SPLIT", "all")
+    assert load_config(EvaluateConfig, ["mnist"]).split == "all"
+    assert not load_config(PredictConfig, ["a.png"]).split_digits
+    assert "unknown flag --split" in refusal(TrainConfig, ["--split"])
 
 
 def test_arguments_by_position_are_read():
