@@ -11,11 +11,10 @@ from __future__ import annotations
 import gc
 import json
 import os
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +27,14 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.tensorflow.tensorflow_trainer import TensorflowTrainer
 from ray.util import get_node_ip_address
 
+from mnist_core.ports import held_ports
+
 OPTIONAL_FOR_KERAS = ("matplotlib", "sklearn")
 """What Keras imports if it is there, for plots and for wrappers that nothing here uses: 1.1 of 3.7 s."""
 
 _loading = threading.Lock()
+_until_exit = ExitStack()
+"""Holds the port of TensorFlow's server, which starts seconds after all have been told of it."""
 
 
 class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
@@ -116,9 +119,7 @@ def first_contact(environment: dict[str, str]) -> str:
     os.environ.update(environment)
     threading.Thread(target=load_keras, name="load-keras", daemon=True).start()
     host = get_node_ip_address()
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
+    (port,) = _until_exit.enter_context(held_ports(1, "::" if ":" in host else "0.0.0.0"))  # noqa: S104 - not to listen
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

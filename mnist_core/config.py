@@ -56,7 +56,7 @@ class TrainConfig(DatasetFields, SubmitFields):
     )
     """Fields that say how a run is carried out. All others decide its result, and a resumed run must agree on them."""
 
-    recipe: Literal["notebook", "default", "fast", "tiny"] = Field(
+    recipe: Literal["notebook", "default", "best", "fast", "tiny"] = Field(
         "default", description="named set of values below: file, environment and flags override it"
     )
     model: Slug = Field("mnist", description="name the trained model is published under")

@@ -185,6 +185,10 @@ def prepare_images(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8]
         The images, those that are dark on light inverted, uint8 (N, 28, 28): the very array if there are none. And
         which are blank, bool (N,).
     """
+    if len(images) == 1:  # in half the time, with the same numbers
+        tones = images[0]
+        inverted, blank = _judge(int(tones.min()), int(tones.max()), int(tones.take(_EDGE).sum()))
+        return images ^ _WHITE if inverted else images, np.array([blank])
     flat = images.reshape(len(images), IMAGE_SIZE[0] * IMAGE_SIZE[1])
     edge = flat.take(_EDGE, axis=1).sum(1, dtype=np.int64)
     inverted, blank = _judge(flat.min(1).astype(np.int64), flat.max(1).astype(np.int64), edge)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -51,7 +52,7 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
     strangeness: npt.NDArray[np.float32]
 
-    @property
+    @cached_property
     def rejected(self) -> npt.NDArray[np.bool_]:
         """Not a digit, as far as the model can tell: bool (N,). 0.5% of the validation digits are rejected."""
         return ~(self.strangeness <= 1)  # so that what is not a number is no digit either

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 NOTEBOOK: Final[dict[str, Any]] = {
     "network": "convnet",
+    "ensemble": 1,
     "epochs": 10,
     "batch_size": 128,
     "learning_rate": 1e-3,
@@ -26,6 +27,7 @@ NOTEBOOK: Final[dict[str, Any]] = {
 
 DEFAULT: Final[dict[str, Any]] = {
     "network": "deepnet",
+    "ensemble": 1,
     "epochs": 10,
     "batch_size": 128,
     "learning_rate": 3e-3,
@@ -40,6 +42,9 @@ DEFAULT: Final[dict[str, Any]] = {
     "select": "last",
 }
 """A deeper network, for other digits than MNIST's too: augmentation, one cycle, averaged weights; nothing selected."""
+
+BEST: Final[dict[str, Any]] = {**DEFAULT, "ensemble": 5}
+"""Five of the default recipe's networks, side by side in one model."""
 
 FAST: Final[dict[str, Any]] = {
     **DEFAULT,
@@ -64,4 +69,10 @@ TINY: Final[dict[str, Any]] = {
 }
 """Fewer than 20,000 parameters."""
 
-RECIPES: Final[dict[str, dict[str, Any]]] = {"notebook": NOTEBOOK, "default": DEFAULT, "fast": FAST, "tiny": TINY}
+RECIPES: Final[dict[str, dict[str, Any]]] = {
+    "notebook": NOTEBOOK,
+    "default": DEFAULT,
+    "best": BEST,
+    "fast": FAST,
+    "tiny": TINY,
+}

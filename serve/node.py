@@ -17,8 +17,8 @@ from mnist_core.cluster_address import keep_token
 from mnist_core.config_serve import ServeConfig
 from mnist_core.config_sources import load_config
 from mnist_core.errors import MnistError
+from mnist_core.ports import free_ports
 from serve.front import FRONT_PORTS, front_environment
-from serve.ports import free_ports
 
 USAGE = """usage: mnist-node COMMAND...
 

@@ -118,17 +118,10 @@ def _describe_line(found: Digits, with_pixels: bool) -> dict[str, Any]:
 
 
 def _list_digits(predictions: Predictions) -> list[dict[str, Any]]:
-    digits = predictions.digits.tolist()
-    confidences = predictions.confidences
-    rejected = predictions.rejected.tolist()
+    rows = zip(predictions.digits.tolist(), predictions.probabilities, predictions.rejected.tolist(), strict=True)
     return [
-        {
-            "digit": digits[index],
-            "confidence": confidences[index],
-            "probabilities": predictions.probabilities[index],
-            "rejected": rejected[index],
-        }
-        for index in range(len(digits))
+        {"digit": digit, "confidence": probabilities[digit], "probabilities": probabilities, "rejected": rejected}
+        for digit, probabilities, rejected in rows
     ]
 
 

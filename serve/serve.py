@@ -22,11 +22,11 @@ from typing import Any, Final
 from mnist_core.cluster_address import LOCAL, choose_address, no_cluster, refuse_dead
 from mnist_core.config_serve import ServeConfig
 from mnist_core.errors import ResourcesError, ServingFailedError
+from mnist_core.ports import held_ports
 from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
 from serve.api_keys import ApiKeys
 from serve.front import EVERYWHERE, FRONT_PORTS, HOST_VARIABLE, LOOPBACK, front_environment
-from serve.ports import held_ports
 from serve.welcome import describe, lines_to_paste
 
 APPLICATION: Final = "mnist"

@@ -20,7 +20,7 @@ from hosts import Host, ssh_words
 from serving import poll
 from untrained import untrained_storage
 
-from serve.ports import free_ports
+from mnist_core.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["head", "one", "two"]

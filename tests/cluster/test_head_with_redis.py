@@ -13,7 +13,7 @@ from processes import answers
 from requests_to import Load, serves
 from serving import poll
 
-from serve.ports import free_ports
+from mnist_core.ports import free_ports
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(900)]
 

@@ -18,7 +18,7 @@ from ray.util import get_node_ip_address
 from serving import poll
 
 from mnist_core.datasets import load_dataset
-from serve.ports import held_ports
+from mnist_core.ports import held_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 

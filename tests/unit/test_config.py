@@ -34,7 +34,7 @@ def test_a_value_given_beside_a_recipe_wins():
 
 @pytest.mark.parametrize("recipe", ["notebok", 3, ["notebook"]])
 def test_an_unknown_recipe_is_refused_whatever_its_type(recipe: object):
-    with pytest.raises(ValidationError, match="'notebook', 'default', 'fast' or 'tiny'"):
+    with pytest.raises(ValidationError, match="'notebook', 'default', 'best', 'fast' or 'tiny'"):
         TrainConfig(recipe=recipe)
 
 

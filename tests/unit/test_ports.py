@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from serve.ports import free_ports, held_ports
+from mnist_core.ports import free_ports, held_ports
 
 FEW_PORTS = """
 import socket, sys
 from pathlib import Path
-from serve.ports import held_ports
+from mnist_core.ports import held_ports
 
 Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40019")
 taken = []
