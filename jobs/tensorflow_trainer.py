@@ -11,8 +11,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ from mnist_core.ports import held_ports
 
 OPTIONAL_FOR_KERAS = ("matplotlib", "sklearn")
 """What Keras imports if it is there, for plots and for wrappers that nothing here uses: 1.1 of 3.7 s."""
+
+FIRST_WORKER_S = 30.0
+"""For so long the others wait for the first worker's server, before TensorFlow waits for it in its own way."""
 
 _loading = threading.Lock()
 _until_exit = ExitStack()
@@ -126,6 +131,22 @@ def first_contact(environment: dict[str, str]) -> str:
 def describe_cluster(addresses: list[str], rank: int) -> None:
     """Set ``TF_CONFIG``, from which TensorFlow learns who the workers are and which of them this is."""
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})
+
+
+def wait_for_first_worker() -> None:
+    """Come back when the first worker's server listens.
+
+    TensorFlow asks it once, and then not again for a second.
+    """
+    place = json.loads(os.environ["TF_CONFIG"])
+    host, _, port = place["cluster"]["worker"][0].rpartition(":")
+    deadline = time.monotonic() + FIRST_WORKER_S
+    while place["task"]["index"] != 0 and time.monotonic() < deadline:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.01)
 
 
 def load_keras() -> None:

@@ -16,7 +16,7 @@ import ray
 from ray import train as ray_train
 from ray.train.collective import broadcast_from_rank_zero
 
-from jobs.tensorflow_trainer import load_keras
+from jobs.tensorflow_trainer import load_keras, wait_for_first_worker
 from mnist_core.batches import Share
 from mnist_core.checkpoints import Checkpoint, checkpoint_writer, newest_checkpoint, read_checkpoint
 from mnist_core.config import TrainConfig
@@ -77,6 +77,7 @@ def connect(config: TrainConfig, share: Share, threads: int) -> Trainer:
     if config.gpu:
         wire = tf.distribute.experimental.CommunicationImplementation.NCCL
     options = tf.distribute.experimental.CommunicationOptions(implementation=wire)
+    wait_for_first_worker()
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     return Trainer(config, strategy, share)
 

@@ -145,7 +145,7 @@ def test_wrong_values_of_all_sources_are_reported_at_once(toml, monkeypatch: pyt
     message = refusal(TrainConfig, ["--workers", "0", "--recipe", "none", "--config", toml("dropout = 2\n")])
     assert sorted(message.split("; ")) == [
         "--dropout: received 2, expected less than 1",
-        "--recipe: received 'none', expected 'notebook', 'default', 'fast' or 'tiny'",
+        "--recipe: received 'none', expected 'notebook', 'default', 'best', 'fast' or 'tiny'",
         "--seed: received '-1', expected greater than or equal to 0",
         "--workers: received '0', expected a number of workers such as 2, or MIN:MAX such as 1:4, from 1 to 9999",
     ]
@@ -199,7 +199,10 @@ def test_a_missing_flag_without_default_is_named():
         (b"\xff\xfe", "expected a TOML file"),
         (b"[train]\nepochs = 3", "unknown field in the --config file: train"),
         (b"config = 'other.toml'", "unknown field in the --config file: config"),
-        (b"recipe = ['notebook']", "--recipe: received ['notebook'], expected 'notebook', 'default', 'fast' or 'tiny'"),
+        (
+            b"recipe = ['notebook']",
+            "--recipe: received ['notebook'], expected 'notebook', 'default', 'best', 'fast' or 'tiny'",
+        ),
         (b"epochs = {a = 1}", "--epochs: received {'a': 1}, expected a valid integer"),
     ],
 )
