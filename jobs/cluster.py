@@ -46,7 +46,9 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
             # Ray starts workers at nice 15, and one that waits for its CPU keeps all the others waiting.
             own = {"_system_config": {"worker_niceness": 0}} if address == LOCAL else {}
             ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
-    except ConnectionError as err:
+    except Exception as err:  # a bare one, where a Ray of our own does not start in time
+        if address != LOCAL and not isinstance(err, ConnectionError):
+            raise
         raise no_cluster(address, err) from err
     try:
         with ExitStack() as stack:

@@ -68,5 +68,10 @@ def refuse_dead(address: str) -> None:
 
 
 def no_cluster(address: str, err: Exception) -> ResourcesError:
-    """The error for an address at which no Ray answers."""
+    """The error for an address at which no Ray answers, or for a Ray of our own that does not start."""
+    if address == LOCAL:
+        return ResourcesError(
+            f"Ray did not start on this machine ({err}): see that it has CPU and memory to spare and try again, or "
+            "name a cluster in RAY_ADDRESS"
+        )
     return ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address} ({err}); start one or unset it")

@@ -153,7 +153,9 @@ def _ray(config: ServeConfig, front_ports: list[int]) -> Iterator[None]:
                 logging_level=level,
                 namespace="serve",
             )
-        except ConnectionError as err:
+        except Exception as err:  # a bare one, where a Ray of our own does not start in time
+            if address != LOCAL and not isinstance(err, ConnectionError):
+                raise
             raise no_cluster(address, err) from err
         logging.getLogger("ray.serve").setLevel(level)
         try:

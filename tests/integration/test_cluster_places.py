@@ -1,7 +1,8 @@
-"""Whether a cluster has room is tried on a real one of two nodes."""
+"""Whether a cluster has room is tried on a real one of two nodes; and what is said of a Ray that does not start."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,3 +58,14 @@ def test_room_is_found_missed_while_it_is_taken_and_waited_for(two_nodes: Any, m
         waiting = pool.submit(find_places, ray, config(workers=1, resource_wait_s=60))
         two_nodes.add_node(num_cpus=1)
         assert waiting.result() == WorkerShape(1, 1, 0)
+
+
+@pytest.mark.parametrize("command", [["train", "--dataset", "uci-digits"], ["serve"]], ids=["train", "serve"])
+def test_a_ray_that_does_not_start_is_one_line(command: list[str], model_storage: str) -> None:
+    words = [sys.executable, "-m", "jobs.cli", *command, "--storage", model_storage]
+    env = {**os.environ, "RAY_TMPDIR": f"{__file__}/no-folder"}
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: Ray did not start on this machine (")
+    assert line.endswith("or name a cluster in RAY_ADDRESS")
