@@ -4,8 +4,9 @@
 ``build_published_model`` makes what is published: uint8 images in, ten probabilities and one strangeness out, stock
 Keras only (no custom code to load), float32, pixel scaling inside. ``carry_weights`` carries trained weights across.
 
-An ensemble is several such CNNs side by side in one model, its members, that differ in their initial weights and in
-what dropout drops. Each learns as if it were alone; together they say the mean of their probabilities.
+An ensemble is several such CNNs side by side in one model, its members, that differ in their initial weights, in how
+images are distorted and in what dropout drops. Each learns as if it were alone; together they say the mean of their
+probabilities.
 """
 
 from __future__ import annotations
@@ -152,13 +153,13 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
         members: CNNs of an ensemble; the first has the weights of a CNN alone.
 
     Returns:
-        A model from [images 0..255 (N, 28, 28, 1), keys uint32 (N,)] to logits float32 (N, 10), an ensemble to a list
-        of each member's.
+        A model from [images 0..255 (N, 28, 28, members), keys uint32 (N,)] to logits float32 (N, 10), an ensemble to a
+        list of each member's. A channel of the images is what that member sees.
     """
     policy = keras.dtype_policies.get(_DTYPE_POLICIES[precision])
     # Around the convolutions casting costs more than bfloat16 saves.
     others = policy if precision == "bfloat16" else keras.dtype_policies.get("float32")
-    images = keras.Input((IMAGE_SIDE, IMAGE_SIDE, 1), dtype="float32", name="images")
+    images = keras.Input((IMAGE_SIDE, IMAGE_SIDE, members), dtype="float32", name="images")
     keys = keras.Input((), dtype="uint32", name="keys")
     pixels = layers.Rescaling(1 / 255, dtype=others)(images)
 
@@ -167,7 +168,7 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
 
     def logits_of(member: int) -> Any:
         *names, last = _layer_names(name, member, members)
-        values = pixels
+        values = pixels[..., member : member + 1] if members > 1 else pixels
         for index, each in enumerate(NETWORKS[name]):
             values = TrainingConv2D(
                 each.filters,

@@ -187,9 +187,21 @@ class Trainer:
         return _sum_over_workers(tf.add_n(terms))
 
     def _pixels(self, images: tf.Tensor, transforms: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        """What the members of an ensemble see of a micro-batch, or the one network: (rows, 28, 28, members)."""
         if self.config.augment == "none":
-            return tf.cast(images, tf.float32)[..., None]
-        return distort(images, transforms, keys, wild=self.config.augment == "wild")
+            return self._same_for_all(images)
+        # Members agree too much if they learn from the very same pixels: the second sees each image distorted as the
+        # first sees its neighbour in the micro-batch, and so on.
+        views = [
+            distort(
+                images, tf.roll(transforms, member, 0), tf.roll(keys, member, 0), wild=self.config.augment == "wild"
+            )
+            for member in range(self.config.ensemble)
+        ]
+        return tf.concat(views, axis=-1)
+
+    def _same_for_all(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(tf.cast(images, tf.float32)[..., None], self.config.ensemble, axis=-1)
 
     def _micro_gradients(
         self, weights: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor
@@ -255,7 +267,7 @@ class Trainer:
         self, weights: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor
     ) -> tf.Tensor:
         keys = tf.zeros_like(labels, tf.uint32)
-        logits = average_logits(self._logits(weights, tf.cast(images, tf.float32)[..., None], keys, training=False))
+        logits = average_logits(self._logits(weights, self._same_for_all(images), keys, training=False))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         terms = tf.reduce_mean(losses * sample_weights, keepdims=True)
         return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
