@@ -12,13 +12,12 @@ import json
 import os
 import platform
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -253,12 +252,3 @@ def peers_python(name: str) -> str:
         subprocess.run([str(python), "-m", "pip", "install", *quiet, "-r", str(requirements)], check=True)
         stamp.write_text(requirements.read_text())
     return str(python)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on; all found before any is let go, so that they differ."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]

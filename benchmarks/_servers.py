@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import PEERS, Command, free_ports, peers_python, started
+from _common import PEERS, Command, peers_python, started
 from _load import Body
+
+from mnist_core.ports import free_ports
 
 SERVERS = ("ours", "fastapi", "ray", "litserve", "bentoml")
 OWN_ENVIRONMENT = ("litserve", "bentoml")

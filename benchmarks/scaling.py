@@ -36,7 +36,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import CORES, PEERS, ROOT, free_ports, interleave, make_parser, make_row, print_report, started
+from _common import CORES, PEERS, ROOT, interleave, make_parser, make_row, print_report, started
+
+from mnist_core.ports import free_ports
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cluster")]
 import hosts  # noqa: E402  (the tests' hosts, of which this benchmark needs the network)

@@ -36,7 +36,6 @@ from _common import (
     MNIST_TRAIN,
     PEERS,
     at_least,
-    free_ports,
     interleave,
     make_parser,
     make_row,
@@ -45,6 +44,8 @@ from _common import (
     started,
     write_digits,
 )
+
+from mnist_core.ports import free_ports
 
 HALF = max(1, CORES // 2)
 STEADY_S = 8.0

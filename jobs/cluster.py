@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_core.cluster_address import LOCAL, choose_address, no_cluster, refuse_dead
+from mnist_core.cluster_address import LOCAL, choose_address, refuse_dead, starting
 from mnist_core.config import TrainConfig
 from mnist_core.errors import ResourcesError
 
@@ -30,7 +30,7 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
         The ``ray`` module, connected.
 
     Raises:
-        ResourcesError: No cluster answers at RAY_ADDRESS.
+        ResourcesError: No cluster answers at RAY_ADDRESS, or none of our own starts.
     """
     address = choose_address()
     import ray
@@ -39,17 +39,12 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
         yield ray
         return
     refuse_dead(address)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default" if verbose else "ignore")
-            level = "info" if verbose else "error"
-            # Ray starts workers at nice 15, and one that waits for its CPU keeps all the others waiting.
-            own = {"_system_config": {"worker_niceness": 0}} if address == LOCAL else {}
-            ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
-    except Exception as err:  # a bare one, where a Ray of our own does not start in time
-        if address != LOCAL and not isinstance(err, ConnectionError):
-            raise
-        raise no_cluster(address, err) from err
+    with starting(address), warnings.catch_warnings():
+        warnings.simplefilter("default" if verbose else "ignore")
+        level = "info" if verbose else "error"
+        # Ray starts workers at nice 15, and one that waits for its CPU keeps all the others waiting.
+        own = {"_system_config": {"worker_niceness": 0}} if address == LOCAL else {}
+        ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
     try:
         with ExitStack() as stack:
             # Ray prints news of lost workers on stdout, which is for results.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -75,3 +77,18 @@ def no_cluster(address: str, err: Exception) -> ResourcesError:
             "name a cluster in RAY_ADDRESS"
         )
     return ResourcesError(f"no Ray cluster answers at RAY_ADDRESS={address} ({err}); start one or unset it")
+
+
+@contextmanager
+def starting(address: str) -> Iterator[None]:
+    """Connect to Ray in this block: what goes wrong is told as ``no_cluster`` tells it.
+
+    Raises:
+        ResourcesError: No Ray answers there, or none of our own starts: Ray then raises a bare exception.
+    """
+    try:
+        yield
+    except Exception as err:
+        if address != LOCAL and not isinstance(err, ConnectionError):
+            raise
+        raise no_cluster(address, err) from err

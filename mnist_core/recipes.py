@@ -44,7 +44,7 @@ DEFAULT: Final[dict[str, Any]] = {
 """A deeper network, for other digits than MNIST's too: augmentation, one cycle, averaged weights; nothing selected."""
 
 BEST: Final[dict[str, Any]] = {**DEFAULT, "ensemble": 5, "epochs": 20}
-"""Five of the default recipe's networks, side by side in one model, and twice the epochs: they agree too early."""
+"""Five of the default recipe's networks, side by side in one model, and twice the epochs."""
 
 FAST: Final[dict[str, Any]] = {
     **DEFAULT,

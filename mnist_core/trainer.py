@@ -201,7 +201,7 @@ class Trainer:
         return tf.concat(views, axis=-1)
 
     def _same_for_all(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.repeat(tf.cast(images, tf.float32)[..., None], self.config.ensemble, axis=-1)
+        return tf.concat([tf.cast(images, tf.float32)[..., None]] * self.config.ensemble, axis=-1)
 
     def _micro_gradients(
         self, weights: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor

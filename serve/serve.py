@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
-from mnist_core.cluster_address import LOCAL, choose_address, no_cluster, refuse_dead
+from mnist_core.cluster_address import LOCAL, choose_address, refuse_dead, starting
 from mnist_core.config_serve import ServeConfig
 from mnist_core.errors import ResourcesError, ServingFailedError
 from mnist_core.ports import held_ports
@@ -145,7 +145,7 @@ def _ray(config: ServeConfig, front_ports: list[int]) -> Iterator[None]:
         # Ray prints news on stdout from the moment it starts, and stdout is for the result.
         elsewhere = sys.stderr if config.verbose else stack.enter_context(Path(os.devnull).open("w"))
         stack.enter_context(redirect_stdout(elsewhere))
-        try:
+        with starting(address):
             ray.init(
                 address=address,
                 include_dashboard=False,
@@ -153,10 +153,6 @@ def _ray(config: ServeConfig, front_ports: list[int]) -> Iterator[None]:
                 logging_level=level,
                 namespace="serve",
             )
-        except Exception as err:  # a bare one, where a Ray of our own does not start in time
-            if address != LOCAL and not isinstance(err, ConnectionError):
-                raise
-            raise no_cluster(address, err) from err
         logging.getLogger("ray.serve").setLevel(level)
         try:
             yield
