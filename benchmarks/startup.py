@@ -7,12 +7,15 @@
            worker      Ray's trainer is up: the worker's first line
            tensorflow  TensorFlow is loaded, the workers are connected, the network is built
            first step  the step is traced and taken
-  plain  `ray.init()` and a `TensorflowTrainer` with two workers and a loop that only imports TensorFlow
-         (peers/ray_start.py): from the start of the process to the loop's first line, in whichever worker is first.
-         Ray has loaded TensorFlow by then, so the line after the import is reached within a millisecond; it is shown.
-         Nothing is connected, built, traced or trained yet.
+  plain  `ray.init()` and a `TensorflowTrainer` with two workers whose loop is the guide's: import TensorFlow, connect,
+         build Keras 2's model under the strategy, `fit` (peers/ray_start.py); Keras 3 `fit` does not run there. From
+         the start of the process
+           to the loop's first line  in whichever worker is first: nothing is connected, built, traced or trained yet
+           to the line after import  the same within a millisecond, as Ray has loaded TensorFlow by then
+           to the first step         of the same network, as ours
 
-Read the ratio, ours over plain: the median of ratios taken within one round. Both start a Ray of their own, and the
+Read the ratios, ours over plain: medians of ratios taken within one round. One holds our first step against the first
+line of the plain loop, the other against its first step. Both start a Ray of their own, and the
 next one starts when no process of the one before is left. The dataset has 1,000 images: reading MNIST is not in it.
 """
 
@@ -42,7 +45,7 @@ from _common import (
 )
 
 PHASES = ("command", "ray", "worker", "tensorflow", "first_step")
-BOUND = 0.7
+BOUNDS = {"first line": 0.7, "first step": 0.5}
 
 
 def ours(dataset: Path, folder: Path) -> dict[str, float]:
@@ -58,15 +61,15 @@ def ours(dataset: Path, folder: Path) -> dict[str, float]:
     return {**phases, "total": times[-1] - began}
 
 
-def plain(folder: Path) -> dict[str, float]:
-    """Seconds to the loop's first line, and to the line after its import."""
+def plain(dataset: Path, folder: Path) -> dict[str, float]:
+    """Seconds to the loop's first line, to the line after its import, and to the first step."""
     with tempfile.TemporaryDirectory(dir=folder) as storage:
         began = time.time()
-        with started([sys.executable, str(PEERS / "ray_start.py"), storage], folder) as command:
+        with started([sys.executable, str(PEERS / "ray_start.py"), storage, str(dataset)], folder) as command:
             command.wait()
         lines = [json.loads(path.read_text()) for path in Path(storage).glob("[01].json")]
-    first_line, after_import = map(min, zip(*lines, strict=True))
-    return {"total": first_line - began, "after import": after_import - began}
+    names = ("first line", "after import", "first step")
+    return {name: min(times) - began for name, times in zip(names, zip(*lines, strict=True), strict=True)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,20 +79,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dataset = write_digits(folder / "digits.npz", 1000)
-        results = interleave({"ours": partial(ours, dataset, folder), "plain": partial(plain, folder)}, rounds)
+        results = interleave({"ours": partial(ours, dataset, folder), "plain": partial(plain, dataset, folder)}, rounds)
 
     def seconds(way: str, part: str) -> list[float]:
         return [result[part] for result in results[way]]
 
     rows = [make_row(f"ours: {phase}", "s", seconds("ours", phase)) for phase in PHASES]
+    total = seconds("ours", "total")
     rows += [
-        make_row("ours: process start to first step", "s", seconds("ours", "total")),
-        make_row("plain: process start to the loop's first line", "s", seconds("plain", "total")),
+        make_row("ours: process start to first step", "s", total),
+        make_row("plain: process start to the loop's first line", "s", seconds("plain", "first line")),
         make_row("plain: process start to the line after the import", "s", seconds("plain", "after import")),
+        make_row("plain: process start to first step", "s", seconds("plain", "first step")),
     ]
-    ratio = median_ratio(seconds("ours", "total"), seconds("plain", "total"))
-    must = {"ours / plain": at_most(ratio, BOUND)}
-    print_report("startup", rounds, rows, {"ours / plain": ratio}, must, json_only=options.json_only)
+    ratios = {f"ours / plain, {part}": median_ratio(total, seconds("plain", part)) for part in BOUNDS}
+    must = {name: at_most(value, bound) for (name, value), bound in zip(ratios.items(), BOUNDS.values(), strict=True)}
+    print_report("startup", rounds, rows, ratios, must, json_only=options.json_only)
 
 
 def _marks(status: Path) -> dict[str, Any] | None:

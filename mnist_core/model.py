@@ -4,9 +4,8 @@
 ``build_published_model`` makes what is published: uint8 images in, ten probabilities and one strangeness out, stock
 Keras only (no custom code to load), float32, pixel scaling inside. ``carry_weights`` carries trained weights across.
 
-An ensemble is several such CNNs side by side in one model, its members, that differ in their initial weights, in how
-images are distorted and in what dropout drops. Each learns as if it were alone; together they say the mean of their
-probabilities.
+An ensemble is several such CNNs side by side in one model, its members, each with initial weights of its own. Each
+learns as if it were alone, from input of its own; together they say the mean of their probabilities.
 """
 
 from __future__ import annotations
@@ -43,20 +42,18 @@ class SampleDropout(layers.Layer):  # type: ignore[misc]
 
     Args:
         rate: Share of the units that is dropped; the others are scaled by 1 / (1 - rate).
-        member: Of an ensemble; each has masks of its own.
     """
 
-    def __init__(self, rate: float, member: int = 0, **options: Any) -> None:
+    def __init__(self, rate: float, **options: Any) -> None:
         super().__init__(**options)
         self.rate = rate
-        self.member = member
 
     def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
         """Drop units while training, else pass them on."""
         values, keys = inputs
         if not training or self.rate == 0:
             return values
-        return values * tf.cast(_dropout_factors(keys, self.member, values.shape[-1], self.rate), values.dtype)
+        return values * tf.cast(_dropout_factors(keys, values.shape[-1], self.rate), values.dtype)
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> Any:
         """The shape of the values."""
@@ -64,9 +61,9 @@ class SampleDropout(layers.Layer):  # type: ignore[misc]
 
 
 @compiled
-def _dropout_factors(keys: tf.Tensor, member: int, num_units: int, rate: float) -> tf.Tensor:
+def _dropout_factors(keys: tf.Tensor, num_units: int, rate: float) -> tf.Tensor:
     """What each unit is multiplied with, 0 or 1 / (1 - rate): float32 (N, num_units)."""
-    bits = hash_bits(keys, member * num_units, num_units)
+    bits = hash_bits(keys, 0, num_units)
     keep = bits >= tf.constant(int(rate * 2**32), tf.uint32)
     return tf.where(keep, 1 / (1 - rate), 0.0)
 
@@ -153,14 +150,14 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
         members: CNNs of an ensemble; the first has the weights of a CNN alone.
 
     Returns:
-        A model from [images 0..255 (N, 28, 28, members), keys uint32 (N,)] to logits float32 (N, 10), an ensemble to a
-        list of each member's. A channel of the images is what that member sees.
+        A model from [images 0..255 (N, 28, 28, 1), keys uint32 (N,)] to logits float32 (N, 10). That of an ensemble
+        takes what each member sees, (N, 28, 28, members) and (N, members), to a list of each member's logits.
     """
     policy = keras.dtype_policies.get(_DTYPE_POLICIES[precision])
     # Around the convolutions casting costs more than bfloat16 saves.
     others = policy if precision == "bfloat16" else keras.dtype_policies.get("float32")
     images = keras.Input((IMAGE_SIDE, IMAGE_SIDE, members), dtype="float32", name="images")
-    keys = keras.Input((), dtype="uint32", name="keys")
+    keys = keras.Input((members,) if members > 1 else (), dtype="uint32", name="keys")
     pixels = layers.Rescaling(1 / 255, dtype=others)(images)
 
     def initializer(member: int, index: int) -> keras.initializers.Initializer:
@@ -168,7 +165,7 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
 
     def logits_of(member: int) -> Any:
         *names, last = _layer_names(name, member, members)
-        values = pixels[..., member : member + 1] if members > 1 else pixels
+        values, own_keys = (pixels[..., member : member + 1], keys[:, member]) if members > 1 else (pixels, keys)
         for index, each in enumerate(NETWORKS[name]):
             values = TrainingConv2D(
                 each.filters,
@@ -180,7 +177,7 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
                 dtype=policy,
                 name=names[index],
             )(values)
-        values = SampleDropout(dropout, member, dtype=others)([layers.Flatten(dtype=others)(values), keys])
+        values = SampleDropout(dropout, dtype=others)([layers.Flatten(dtype=others)(values), own_keys])
         dense = {"kernel_initializer": initializer(member, len(names)), "dtype": others, "name": last}
         return layers.Activation("linear", dtype="float32")(layers.Dense(NUM_CLASSES, **dense)(values))
 

@@ -7,10 +7,13 @@ of an epoch can change what is drawn. Plain numpy.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+RUN_SEEDS: Final = 2**31
+"""Seeds that a run may have are 0 to one less than this."""
 
 
 class Purpose(IntEnum):
@@ -49,6 +52,11 @@ def uniform(seed: int, purpose: Purpose, epoch: int, samples: npt.ArrayLike, num
     """Draw numbers uniformly from [-1, 1): float32 (N, num_draws)."""
     bits = random_bits(seed, purpose, epoch, samples, num_draws)
     return ((bits >> np.uint64(40)).astype(np.float32) / np.float32(2**23)) - np.float32(1)
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Seed of a member of an ensemble: the first has the run's, the others have such as no run has."""
+    return seed + member * RUN_SEEDS
 
 
 def sample_keys(seed: int, epoch: int, samples: npt.ArrayLike) -> npt.NDArray[np.uint32]:

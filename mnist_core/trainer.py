@@ -90,7 +90,8 @@ class Trainer:
             first_step: Optimizer steps taken before in this run.
 
         Returns:
-            float32 (S, 2): mean loss (not a number if the step diverged) and right answers of each global batch.
+            float32 (S, 2): mean loss (not a number if the step diverged) and right answers of each global batch, of
+            all members together.
         """
         results = self._run(
             steps.images, steps.labels, steps.weights, steps.keys, steps.transforms, rates, tf.constant(first_step)
@@ -143,11 +144,11 @@ class Trainer:
         config = self.config
         _, micro_batches, rows = cut_into_micro_batches(1, config.batch_size, config.micro_batch_size, self.share).shape
         num_transforms = 0 if config.augment == "none" else 8
-        shape = (None, micro_batches, rows)
+        shape = (None, micro_batches, config.ensemble, rows)
         return [
             tf.TensorSpec((*shape, IMAGE_SIDE, IMAGE_SIDE), tf.uint8),
             tf.TensorSpec(shape, tf.int32),
-            tf.TensorSpec(shape, tf.float32),
+            tf.TensorSpec((None, micro_batches, rows), tf.float32),
             tf.TensorSpec(shape, tf.uint32),
             tf.TensorSpec((*shape, num_transforms), tf.float32),
             tf.TensorSpec((None,), tf.float32),
@@ -187,21 +188,12 @@ class Trainer:
         return _sum_over_workers(tf.add_n(terms))
 
     def _pixels(self, images: tf.Tensor, transforms: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        """What the members of an ensemble see of a micro-batch, or the one network: (rows, 28, 28, members)."""
+        """What each member sees of a micro-batch: float32 (rows, 28, 28, members)."""
         if self.config.augment == "none":
-            return self._same_for_all(images)
-        # Members agree too much if they learn from the very same pixels: the second sees each image distorted as the
-        # first sees its neighbour in the micro-batch, and so on.
-        views = [
-            distort(
-                images, tf.roll(transforms, member, 0), tf.roll(keys, member, 0), wild=self.config.augment == "wild"
-            )
-            for member in range(self.config.ensemble)
-        ]
-        return tf.concat(views, axis=-1)
-
-    def _same_for_all(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.concat([tf.cast(images, tf.float32)[..., None]] * self.config.ensemble, axis=-1)
+            return tf.transpose(tf.cast(images, tf.float32), [1, 2, 3, 0])
+        wild = self.config.augment == "wild"
+        views = zip(*map(tf.unstack, (images, transforms, keys)), strict=True)
+        return tf.concat([distort(*view, wild=wild) for view in views], axis=-1)
 
     def _micro_gradients(
         self, weights: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor
@@ -209,19 +201,20 @@ class Trainer:
         """One micro-batch's terms of the sums, in fixed point: int64 (parameters + 3,)."""
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            members = self._logits(weights, pixels, keys, training=True)
+            logits = self._logits(weights, pixels, tf.transpose(keys), training=True)
             smoothing = self.config.label_smoothing
             targets = tf.one_hot(labels, NUM_CLASSES) * (1 - smoothing) + smoothing / NUM_CLASSES
-            losses = [tf.nn.softmax_cross_entropy_with_logits(targets, logits) for logits in members]
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             # The sum, not the mean: each member learns from the gradient that it would have alone.
-            loss = tf.reduce_sum(tf.add_n(losses) * sample_weights)
-        terms = tf.concat([tape.gradient(loss, weights), [loss / len(members)]], axis=0)
-        return _to_fixed_point(terms, _count_right(average_logits(members), labels, sample_weights))
+            loss = tf.reduce_sum(losses * sample_weights)
+        terms = tf.concat([tape.gradient(loss, weights), [loss / self.config.ensemble]], axis=0)
+        return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
 
-    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> list[tf.Tensor]:
-        """Each member's; there is one unless it is an ensemble."""
+    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
+        """Each member's logits, float32 (members, N, 10), of (N, 28, 28, members) and (N, members)."""
+        keys = keys if self.config.ensemble > 1 else keys[:, 0]
         outputs, _ = self.network.stateless_call(self._layout.split(weights), [], [images, keys], training=training)
-        return list(tf.nest.flatten(outputs))
+        return tf.stack(tf.nest.flatten(outputs))
 
     def _update(self, gradient: tf.Tensor, rate: tf.Tensor, step: tf.Tensor) -> None:
         """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), then the weight average."""
@@ -266,8 +259,10 @@ class Trainer:
     def _count_block(
         self, weights: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor
     ) -> tf.Tensor:
-        keys = tf.zeros_like(labels, tf.uint32)
-        logits = average_logits(self._logits(weights, self._same_for_all(images), keys, training=False))
+        members = self.config.ensemble
+        seen = tf.repeat(tf.cast(images, tf.float32)[..., None], members, axis=-1)
+        keys = tf.zeros((len(labels), members), tf.uint32)
+        logits = average_logits(tf.unstack(self._logits(weights, seen, keys, training=False)))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         terms = tf.reduce_mean(losses * sample_weights, keepdims=True)
         return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))

@@ -56,7 +56,7 @@ class Progress:
         epoch: Epoch in progress, from 0.
         step: Steps of that epoch that are done.
         loss_sum: Loss summed over the samples of those steps.
-        correct: Right answers among them.
+        correct: Right answers among them, of all members of an ensemble together.
         seconds: Seconds spent on those steps, over all attempts.
         history: Reports of the finished epochs.
     """
@@ -193,7 +193,7 @@ def _finish_epoch(
     report = EpochReport(
         epoch=progress.epoch + 1,
         train_loss=progress.loss_sum / num_samples,
-        train_accuracy=progress.correct / num_samples,
+        train_accuracy=progress.correct / (num_samples * trainer.config.ensemble),
         validation_loss=loss / len(validation),
         validation_accuracy=correct / len(validation),
         learning_rate=float(_rates(trainer.config, last_step, 1, per_epoch)[0]),

@@ -19,9 +19,14 @@ from tf_keras import layers
 BATCH_SIZE = 128
 
 
-def main(path: str, epochs: int, threads: int) -> None:
-    """Train and print the times."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+def fit(path: str, epochs: int, **callbacks: object) -> int:
+    """Train, in a process of which TensorFlow's cluster knows; return the images of an epoch.
+
+    Args:
+        path: The dataset, ``.npz``.
+        epochs: Of as many whole batches as the dataset has.
+        callbacks: What a ``keras.callbacks.LambdaCallback`` calls.
+    """
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with np.load(path, allow_pickle=False) as arrays:
         images = np.expand_dims(arrays["x_train"].astype("float32") / 255, -1)
@@ -44,15 +49,24 @@ def main(path: str, epochs: int, threads: int) -> None:
         )
         model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
     assert model.count_params() == 34_826
+    steps = len(images) // BATCH_SIZE
+    timer = keras.callbacks.LambdaCallback(**callbacks)
+    model.fit(data.with_options(options), epochs=epochs, steps_per_epoch=steps, verbose=2, callbacks=[timer])
+    return steps * BATCH_SIZE
+
+
+def main(path: str, epochs: int, threads: int) -> None:
+    """Train and print the times."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
     begun: list[float] = []
     ended: list[float] = []
-    timer = keras.callbacks.LambdaCallback(
+    images = fit(
+        path,
+        epochs,
         on_epoch_begin=lambda *_: begun.append(time.perf_counter()),
         on_epoch_end=lambda *_: ended.append(time.perf_counter()),
     )
-    steps = len(images) // BATCH_SIZE
-    model.fit(data.with_options(options), epochs=epochs, steps_per_epoch=steps, verbose=2, callbacks=[timer])
-    print(json.dumps({"images": steps * BATCH_SIZE, "seconds": np.subtract(ended, begun).tolist()}))
+    print(json.dumps({"images": images, "seconds": np.subtract(ended, begun).tolist()}))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ def one_step(trainer, index=-1, epoch=0):
     """All micro-batches of one step as one flat batch, padding removed: images, labels, keys."""
     (steps,) = epoch_steps(DATA, trainer.config, Share(), epoch=epoch)
     real = steps.weights[index] > 0
-    return steps.images[index][real][..., None].astype(np.float32), steps.labels[index][real], steps.keys[index][real]
+    images, labels, keys = (values[index][:, 0][real] for values in (steps.images, steps.labels, steps.keys))
+    return images[..., None].astype(np.float32), labels, keys
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_an_ensemble_is_evaluated_by_the_mean_of_its_probabilities():
     take_steps(trainer, last=5)
     network = trainer.load_network(trainer.result_weights())
     seen = np.repeat(DATA.images[..., None], 3, axis=-1).astype(np.float32)
-    outputs = network([seen, np.zeros(len(DATA), np.uint32)], training=False)
+    outputs = network([seen, np.zeros((len(DATA), 3), np.uint32)], training=False)
     mean = np.mean([keras.ops.softmax(logits) for logits in outputs], axis=0)
     correct, loss = trainer.evaluate(DATA)
     assert correct == (mean.argmax(axis=1) == DATA.labels).sum()

@@ -11,7 +11,7 @@ from mnist_core.augmentation import affine_transforms
 from mnist_core.batches import Share, Steps, cut_into_micro_batches, epoch_steps, steps_per_epoch
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
-from mnist_core.sampling import Purpose, permutation, sample_keys
+from mnist_core.sampling import Purpose, member_seed, permutation, sample_keys
 
 counts = st.integers(1, 200)
 batch_sizes = st.integers(1, 40)
@@ -29,8 +29,8 @@ def numbered(count: int) -> Split:
     return Split(np.tile(numbers[:, None, None], (1, 28, 28)), numbers % 10)
 
 
-def samples_of(steps: Steps) -> np.ndarray:
-    return steps.images[..., 0, 0].astype(np.int64)
+def samples_of(steps: Steps, member: int = 0) -> np.ndarray:
+    return steps.images[:, :, member, :, 0, 0].astype(np.int64)
 
 
 def take(count, batch_size, micro_size=5, share=None, *, epoch=0, first_step=0, **options) -> list[Steps]:
@@ -82,7 +82,7 @@ def test_every_sample_is_trained_on_once_an_epoch_with_its_own_label(count, batc
     found = []
     for steps in take_all_shares(count, batch_size, micro_size, world_size):
         real = steps.weights > 0
-        found += zip(samples_of(steps)[real].tolist(), steps.labels[real].tolist(), strict=True)
+        found += zip(samples_of(steps)[real].tolist(), steps.labels[:, :, 0][real].tolist(), strict=True)
     assert sorted(found) == [(sample, sample % 10) for sample in range(count)]
 
 
@@ -142,15 +142,33 @@ def test_sample_keys_and_transforms_are_those_of_the_epoch_and_the_sample():
     assert np.array_equal(steps.transforms.reshape(-1, 8), affine_transforms(SEED, 2, samples))
 
 
+def test_members_of_an_ensemble_have_orders_keys_and_maps_of_their_own_and_the_first_those_of_a_network_alone():
+    (alone,), (steps,) = (
+        take(40, batch_size=8, micro_size=4, epoch=2, augment="affine", ensemble=size) for size in (1, 3)
+    )
+    for name in ("images", "labels", "keys", "transforms"):
+        assert np.array_equal(getattr(steps, name)[:, :, :1], getattr(alone, name))
+    assert np.array_equal(steps.weights, alone.weights)
+    orders = [samples_of(steps, member).ravel() for member in range(3)]
+    assert [sorted(order) for order in orders] == [list(range(40))] * 3
+    assert len({order.tobytes() for order in orders}) == 3
+    for member, samples in enumerate(orders):
+        seed = member_seed(SEED, member)
+        assert np.array_equal(steps.labels[:, :, member].ravel(), samples % 10)
+        assert np.array_equal(steps.keys[:, :, member].ravel(), sample_keys(seed, 2, samples))
+        assert np.array_equal(steps.transforms[:, :, member].reshape(-1, 8), affine_transforms(seed, 2, samples))
+
+
+@pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize(("augment", "num_transforms"), [("none", 0), ("affine", 8)])
-def test_inputs_have_the_shapes_and_dtypes_that_are_documented(augment, num_transforms):
-    (steps,) = take(13, batch_size=8, micro_size=3, share=Share(1, 2), augment=augment)
+def test_inputs_have_the_shapes_and_dtypes_that_are_documented(augment, num_transforms, members):
+    (steps,) = take(13, batch_size=8, micro_size=3, share=Share(1, 2), augment=augment, ensemble=members)
     found = {name: (getattr(steps, name).shape, getattr(steps, name).dtype) for name in PER_SAMPLE}
     assert found == {
-        "images": ((2, 2, 3, 28, 28), np.uint8),
-        "labels": ((2, 2, 3), np.int32),
+        "images": ((2, 2, members, 3, 28, 28), np.uint8),
+        "labels": ((2, 2, members, 3), np.int32),
         "weights": ((2, 2, 3), np.float32),
-        "keys": ((2, 2, 3), np.uint32),
-        "transforms": ((2, 2, 3, num_transforms), np.float32),
+        "keys": ((2, 2, members, 3), np.uint32),
+        "transforms": ((2, 2, members, 3, num_transforms), np.float32),
     }
     assert steps.sizes.dtype == np.int64

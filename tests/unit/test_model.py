@@ -86,13 +86,6 @@ def test_members_of_an_ensemble_start_apart_and_the_first_as_a_network_alone():
             assert not any(np.isclose(first, other).mean() > 0.01 for other in others)
 
 
-def test_dropout_drops_other_units_in_each_member():
-    values = np.ones((400, UNITS), np.float32)
-    first, second = (SampleDropout(RATE, member)([values, KEYS], training=True).numpy() > 0 for member in (0, 1))
-    assert np.array_equal(first, masks(KEYS))
-    assert abs(agreement(first, second)) < SIGMAS
-
-
 def test_the_mean_of_probabilities_is_finite_where_all_members_are_certain():
     sure = np.float32([[0, 200, -200, *[0] * 7]])
     assert average_logits([sure]) is sure
