@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mnist_core.cluster_address import LOCAL, choose_address, refuse_dead, starting
 from mnist_core.config import TrainConfig
@@ -17,6 +17,9 @@ from mnist_core.errors import ResourcesError
 
 RESERVE_S = 10.0
 """Seconds in which a cluster that has enough free gives it; on one machine it takes a tenth of a second."""
+
+OWN_ENVIRONMENT: Final = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Of the processes of a Ray of our own: nobody takes its only node away while we live."""
 
 
 @contextmanager
@@ -44,7 +47,8 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
         level = "info" if verbose else "error"
         # Ray starts workers at nice 15, and one that waits for its CPU keeps all the others waiting.
         own = {"_system_config": {"worker_niceness": 0}} if address == LOCAL else {}
-        ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
+        with _environment(OWN_ENVIRONMENT if own else {}):
+            ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
     try:
         with ExitStack() as stack:
             # Ray prints news of lost workers on stdout, which is for results.
@@ -53,6 +57,18 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Have variables in the environment of what is started in this block, unless the user has set them."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 @dataclass(frozen=True)

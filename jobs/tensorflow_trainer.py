@@ -23,8 +23,11 @@ from typing import Any
 import ray
 from ray.train import BackendConfig, Result, RunConfig, ScalingConfig
 from ray.train.backend import Backend
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.tensorflow.tensorflow_trainer import TensorflowTrainer
 from ray.util import get_node_ip_address
@@ -72,6 +75,11 @@ class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
             run_config=run,
         )
 
+    def _create_default_callbacks(self) -> list[Any]:
+        """Ray's, less those that start a process for nothing: for datasets of Ray Data, and to tidy a Ray that ends."""
+        needless = (DatasetsCallback, PlacementGroupCleanerCallback) if _ray_is_ours() else (DatasetsCallback,)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, needless)]
+
     def _initialize_and_run_controller(self, **settings: Any) -> Result:
         """Start Ray's controller as Ray does, but in a process that is already there.
 
@@ -80,10 +88,25 @@ class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
         """
         if get_env_vars_to_propagate():
             return super()._initialize_and_run_controller(**settings)
+        if _ray_is_ours() and type(settings["scaling_policy"]) is FixedScalingPolicy:
+            settings["scaling_policy"] = FixedOnFixedCluster(self.scaling_config)
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         controller = ray.remote(num_cpus=0, label_selector=here)(TrainController).remote(**settings)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
+
+
+class FixedOnFixedCluster(FixedScalingPolicy):  # type: ignore[misc]
+    """A fixed number of workers on a cluster that cannot grow, so that nobody is asked to make it grow.
+
+    Whom Ray would ask is a process of its own, for which the controller waits before it starts workers.
+    """
+
+    def after_controller_start(self, _: Any) -> None:
+        """Ask nobody."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
 
 
 @dataclass
@@ -156,6 +179,12 @@ def load_keras() -> None:
         import keras  # noqa: F401
 
         gc.enable()
+
+
+def _ray_is_ours() -> bool:
+    """Whether this process has started the Ray that it uses, so that it is this machine alone and ends with us."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
 
 
 @contextmanager

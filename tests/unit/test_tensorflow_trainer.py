@@ -1,4 +1,4 @@
-"""What a worker does before TensorFlow connects it to the others."""
+"""What starts with a training, and what a worker does before TensorFlow connects it to the others."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import socket
 import threading
 
 import pytest
+from ray.train import RunConfig, ScalingConfig
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from jobs.tensorflow_trainer import describe_cluster, first_contact, wait_for_first_worker
+from jobs.tensorflow_trainer import (
+    FixedOnFixedCluster,
+    KerasTrainer,
+    describe_cluster,
+    first_contact,
+    wait_for_first_worker,
+)
 from mnist_core.ports import held_ports
 
 PATIENCE_S = 20
+CLEANER, DATASETS = "PlacementGroupCleanerCallback", "DatasetsCallback"
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +59,28 @@ def test_the_port_that_a_worker_names_is_its_own_until_it_ends(monkeypatch):
         thief.bind(("0.0.0.0", int(port)))
     with socket.create_server(("", int(port))):
         socket.create_connection((host.strip("[]"), int(port))).close()
+
+
+@pytest.fixture
+def trainer(tmp_path) -> KerasTrainer:
+    scaling, run = ScalingConfig(num_workers=2), RunConfig(name="run", storage_path=str(tmp_path))
+    return KerasTrainer(print, {}, scaling=scaling, run=run, environment={})
+
+
+@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")  # Ray copies its own settings
+@pytest.mark.parametrize(("ours", "needless"), [(True, {CLEANER, DATASETS}), (False, {DATASETS})])
+def test_a_ray_of_our_own_starts_no_process_that_tidies_up_and_none_starts_one_for_datasets(
+    trainer, monkeypatch, ours, needless
+):
+    monkeypatch.setattr("jobs.tensorflow_trainer._ray_is_ours", lambda: ours)
+    rays = {type(each).__name__ for each in DataParallelTrainer._create_default_callbacks(trainer)}
+    assert rays - {type(each).__name__ for each in trainer._create_default_callbacks()} == needless
+
+
+def test_a_cluster_that_cannot_grow_is_not_asked_to_and_workers_are_as_many_as_ray_would_start():
+    scaling = ScalingConfig(num_workers=3, resources_per_worker={"CPU": 2})
+    policy = FixedOnFixedCluster(scaling)
+    policy.after_controller_start(None)
+    assert policy.make_decision_for_non_running_worker_group() == ResizeDecision(3, {"CPU": 2})
+    assert isinstance(policy.make_decision_for_running_worker_group(None, None), NoopDecision)
+    assert policy._coordinator_client is None
