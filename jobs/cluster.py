@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mnist_core.cluster_address import LOCAL, choose_address, refuse_dead, starting
 from mnist_core.config import TrainConfig
@@ -18,19 +18,29 @@ from mnist_core.errors import ResourcesError
 RESERVE_S = 10.0
 """Seconds in which a cluster that has enough free gives it; on one machine it takes a tenth of a second."""
 
-OWN_ENVIRONMENT: Final = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""Of the processes of a Ray of our own: nobody takes its only node away while we live."""
+
+@dataclass(frozen=True)
+class RaySession:
+    """Ray, connected.
+
+    Attributes:
+        ray: The module.
+        alone: Ray was started for this command: it is this machine, serves nobody else, and ends with the command.
+    """
+
+    ray: Any
+    alone: bool
 
 
 @contextmanager
-def ray_session(*, verbose: bool) -> Iterator[Any]:
+def ray_session(*, verbose: bool) -> Iterator[RaySession]:
     """Use the Ray that this process is connected to, else the one at RAY_ADDRESS, else one of our own for a while.
 
     Args:
         verbose: Let Ray say what it has to say.
 
     Yields:
-        The ``ray`` module, connected.
+        Ray, connected.
 
     Raises:
         ResourcesError: No cluster answers at RAY_ADDRESS, or none of our own starts.
@@ -39,7 +49,7 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
     import ray
 
     if ray.is_initialized():
-        yield ray
+        yield RaySession(ray, alone=False)
         return
     refuse_dead(address)
     with starting(address), warnings.catch_warnings():
@@ -47,28 +57,15 @@ def ray_session(*, verbose: bool) -> Iterator[Any]:
         level = "info" if verbose else "error"
         # Ray starts workers at nice 15, and one that waits for its CPU keeps all the others waiting.
         own = {"_system_config": {"worker_niceness": 0}} if address == LOCAL else {}
-        with _environment(OWN_ENVIRONMENT if own else {}):
-            ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
+        ray.init(address=address, include_dashboard=False, log_to_driver=verbose, logging_level=level, **own)
     try:
         with ExitStack() as stack:
             # Ray prints news of lost workers on stdout, which is for results.
             elsewhere = sys.stderr if verbose else stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(elsewhere))
-            yield ray
+            yield RaySession(ray, alone=address == LOCAL)
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Have variables in the environment of what is started in this block, unless the user has set them."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,8 @@ def _evaluate_here(model: Mapping[str, bytes], data: Split, config: EvaluateConf
 def _evaluate_on_ray(model: Mapping[str, bytes], data: Split, config: EvaluateConfig) -> tuple[list[Part], float]:
     threads = config.threads or 1
     shards = zip(np.array_split(data.images, config.workers), np.array_split(data.labels, config.workers), strict=True)
-    with ray_session(verbose=config.verbose) as ray:
+    with ray_session(verbose=config.verbose) as session:
+        ray = session.ray
         widest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
         if config.threads and threads > widest:
             raise ResourcesError(f"--threads {threads}: the largest machine of the cluster has {widest:g} CPUs")

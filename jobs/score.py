@@ -138,20 +138,20 @@ def _score(config: ScoreConfig, pending: Sequence[tuple[int, Unit]], progress: S
     if not pending:
         return {}
     if choose_address() != LOCAL or config.workers:  # asked before anything imports Ray
-        with ray_session(verbose=config.verbose) as ray:
-            return score_on_ray(ray, config, pending, progress.advance)
+        with ray_session(verbose=config.verbose) as session:
+            return score_on_ray(session.ray, config, pending, progress.advance)
     with HeadStart(config, pending, progress.advance) as here:
         here.wait_for_rate()
         if here.seconds_left() > RAY_PAYS_S:
             load_ray_data()
-            with ray_session(verbose=config.verbose) as ray:
+            with ray_session(verbose=config.verbose) as session:
                 if left := here.left():
 
                     def on_unit(index: int, tally: Tally) -> None:
                         here.stop()  # the actors are there
                         progress.advance(index, tally)
 
-                    return score_on_ray(ray, config, left, on_unit) | here.finish()
+                    return score_on_ray(session.ray, config, left, on_unit) | here.finish()
         return here.finish()
 
 

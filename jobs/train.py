@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -64,21 +65,21 @@ def run(config: TrainConfig) -> dict[str, Any]:
             this_run.claim(_identity(config, loading.result()[1]))  # refuses another configuration, before Ray starts
         if finished is not None:
             return {**finished, "already_finished": True}
-        with ray_session(verbose=config.verbose) as ray:
+        with ray_session(verbose=config.verbose) as session:
             marks["ray"] = time.time()
             splits, facts = loading.result()
-            shape = find_places(ray, config)
+            shape = find_places(session.ray, config)
             payload = {
                 "config": config.model_dump(mode="json"),
                 "run": this_run.name,
                 "run_id": this_run.claim(_identity(config, facts)),
                 "threads": shape.threads,
                 "dataset": facts,
-                "splits": ray.put(splits),
+                "splits": session.ray.put(splits),
                 "marks": marks,
             }
             watcher = Watcher(this_run, config, facts, marks["command"])
-            watcher.follow(_start_workers(payload, config, shape, this_run))
+            watcher.follow(_start_workers(lambda: _fit(payload, config, shape, this_run, alone=session.alone)))
     result = this_run.result()
     if result is None:
         refuse_unfinished(this_run)
@@ -141,31 +142,31 @@ def _identity(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
     return {**config.identity(), "dataset": facts["sha256"]}
 
 
-def _start_workers(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Future[None]:
-    """Start Ray's trainer in a thread, so that the main thread can watch, and hear Ctrl-C."""
+def _start_workers(fit: Callable[[], None]) -> Future[None]:
+    """Run Ray's trainer in a thread, so that the main thread can watch, and hear Ctrl-C."""
     done: Future[None] = Future()
 
-    def fit() -> None:
+    def run_it() -> None:
         try:
-            _fit(payload, config, shape, this_run)
+            fit()
             done.set_result(None)
         except BaseException as err:  # whatever it is, the watching thread raises it
             done.set_exception(err)
 
-    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    threading.Thread(target=run_it, name="ray-train", daemon=True).start()
     return done
 
 
-def _fit(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> None:
+def _fit(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run, *, alone: bool) -> None:
     from ray.train import TrainingFailedError as RayTrainingFailedError
 
     try:
-        _trainer(payload, config, shape, this_run).fit()
+        _trainer(payload, config, shape, this_run, alone=alone).fit()
     except RayTrainingFailedError as err:
         raise _explain(err, this_run) from err
 
 
-def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run) -> Any:
+def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run, *, alone: bool) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     from jobs.tensorflow_trainer import KerasTrainer
@@ -177,6 +178,7 @@ def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, t
         train_worker,
         payload,
         environment=training_environment(verbose=config.verbose),
+        alone=alone,
         scaling=ScalingConfig(num_workers=workers, use_gpu=config.gpu, resources_per_worker=resources),
         run=RunConfig(
             # A name of its own for every attempt: Ray would take a known one for its own run to resume. Ours is

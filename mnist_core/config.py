@@ -27,6 +27,7 @@ from mnist_core.config_fields import (
 )
 from mnist_core.config_serve import ServeConfig
 from mnist_core.recipes import RECIPES
+from mnist_core.sampling import RUN_SEEDS
 
 
 class TrainConfig(DatasetFields, SubmitFields):
@@ -91,14 +92,16 @@ class TrainConfig(DatasetFields, SubmitFields):
     label_smoothing: Fraction = Field(0.0, description="share of a label spread over all classes")
     dropout: Fraction = Field(0.5, description="share of units dropped before the last layer, drawn per sample")
     augment: Literal["none", "affine", "wild"] = Field(
-        "none", description="random distortion, drawn per sample; wild: one in 16 spoiled too, like scans and photos"
+        "none",
+        description="random distortion, drawn per sample; wild: one in 16 spoiled too, like scans and photos, but for "
+        "every other member of an ensemble",
     )
     ema_decay: Fraction = Field(0.0, description="decay of the weight average that is published; 0: no averaging")
     precision: Literal["float32", "bfloat16", "mixed"] = Field(
         "float32",
         description="mixed (--gpu's default): bfloat16 arithmetic; bfloat16: the weights in it rounded too",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="everything random in the run follows from it")
+    seed: int = Field(0, ge=0, lt=RUN_SEEDS, description="everything random in the run follows from it")
     validation_fraction: float = Field(
         0.1, gt=0, lt=0.9, description="share of the training set held out for validation"
     )

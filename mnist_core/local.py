@@ -66,8 +66,8 @@ def build_network(config: TrainConfig) -> keras.Model:
         config: ``network``, ``ensemble``, ``dropout``, ``precision`` and ``seed`` decide it.
 
     Returns:
-        A model from [images 0..255 (N, 28, 28, 1), keys uint32 (N,)] to logits float32 (N, 10), a list of them for
-        an ensemble. The keys decide which units each image's dropout drops.
+        A model from [images 0..255 (N, 28, 28, members), keys uint32 (N, members)] to logits float32 (N, 10), a list
+        of them for an ensemble. The keys decide which units each image's dropout drops.
     """
     _prepare(config)
     from mnist_core.model import build_training_network

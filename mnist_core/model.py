@@ -1,6 +1,6 @@
 """The CNNs: one description, built twice.
 
-``build_training_network`` makes what is trained: logits from images and, for dropout, one key a sample.
+``build_training_network`` makes what is trained: logits from images and, for dropout, the samples' keys.
 ``build_published_model`` makes what is published: uint8 images in, ten probabilities and one strangeness out, stock
 Keras only (no custom code to load), float32, pixel scaling inside. ``carry_weights`` carries trained weights across.
 
@@ -150,14 +150,14 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
         members: CNNs of an ensemble; the first has the weights of a CNN alone.
 
     Returns:
-        A model from [images 0..255 (N, 28, 28, 1), keys uint32 (N,)] to logits float32 (N, 10). That of an ensemble
-        takes what each member sees, (N, 28, 28, members) and (N, members), to a list of each member's logits.
+        A model from [images 0..255 (N, 28, 28, members), keys uint32 (N, members)], which is what each member sees, to
+        its logits, float32 (N, 10); that of an ensemble to a list of each member's.
     """
     policy = keras.dtype_policies.get(_DTYPE_POLICIES[precision])
     # Around the convolutions casting costs more than bfloat16 saves.
     others = policy if precision == "bfloat16" else keras.dtype_policies.get("float32")
     images = keras.Input((IMAGE_SIDE, IMAGE_SIDE, members), dtype="float32", name="images")
-    keys = keras.Input((members,) if members > 1 else (), dtype="uint32", name="keys")
+    keys = keras.Input((members,), dtype="uint32", name="keys")
     pixels = layers.Rescaling(1 / 255, dtype=others)(images)
 
     def initializer(member: int, index: int) -> keras.initializers.Initializer:
@@ -165,7 +165,7 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
 
     def logits_of(member: int) -> Any:
         *names, last = _layer_names(name, member, members)
-        values, own_keys = (pixels[..., member : member + 1], keys[:, member]) if members > 1 else (pixels, keys)
+        values = pixels[..., member : member + 1] if members > 1 else pixels
         for index, each in enumerate(NETWORKS[name]):
             values = TrainingConv2D(
                 each.filters,
@@ -177,7 +177,7 @@ def build_training_network(name: str, *, dropout: float, precision: str, seed: i
                 dtype=policy,
                 name=names[index],
             )(values)
-        values = SampleDropout(dropout, dtype=others)([layers.Flatten(dtype=others)(values), own_keys])
+        values = SampleDropout(dropout, dtype=others)([layers.Flatten(dtype=others)(values), keys[:, member]])
         dense = {"kernel_initializer": initializer(member, len(names)), "dtype": others, "name": last}
         return layers.Activation("linear", dtype="float32")(layers.Dense(NUM_CLASSES, **dense)(values))
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 RUN_SEEDS: Final = 2**31
-"""Seeds that a run may have are 0 to one less than this."""
+"""A run may have a seed below this."""
 
 
 class Purpose(IntEnum):

@@ -193,7 +193,8 @@ class Trainer:
             return tf.transpose(tf.cast(images, tf.float32), [1, 2, 3, 0])
         wild = self.config.augment == "wild"
         views = zip(*map(tf.unstack, (images, transforms, keys)), strict=True)
-        return tf.concat([distort(*view, wild=wild) for view in views], axis=-1)
+        # Every other member sees none that are spoiled: it is better at those that are not, and errs elsewhere.
+        return tf.concat([distort(*view, wild=wild and member % 2 == 0) for member, view in enumerate(views)], axis=-1)
 
     def _micro_gradients(
         self, weights: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor, keys: tf.Tensor
@@ -201,7 +202,7 @@ class Trainer:
         """One micro-batch's terms of the sums, in fixed point: int64 (parameters + 3,)."""
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            logits = self._logits(weights, pixels, tf.transpose(keys), training=True)
+            logits = tf.stack(self._logits(weights, pixels, tf.transpose(keys), training=True))
             smoothing = self.config.label_smoothing
             targets = tf.one_hot(labels, NUM_CLASSES) * (1 - smoothing) + smoothing / NUM_CLASSES
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
@@ -210,11 +211,10 @@ class Trainer:
         terms = tf.concat([tape.gradient(loss, weights), [loss / self.config.ensemble]], axis=0)
         return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))
 
-    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> tf.Tensor:
-        """Each member's logits, float32 (members, N, 10), of (N, 28, 28, members) and (N, members)."""
-        keys = keys if self.config.ensemble > 1 else keys[:, 0]
+    def _logits(self, weights: tf.Tensor, images: tf.Tensor, keys: tf.Tensor, training: bool) -> list[tf.Tensor]:
+        """Each member's, float32 (N, 10), of float32 (N, 28, 28, members) and uint32 (N, members)."""
         outputs, _ = self.network.stateless_call(self._layout.split(weights), [], [images, keys], training=training)
-        return tf.stack(tf.nest.flatten(outputs))
+        return list(tf.nest.flatten(outputs))
 
     def _update(self, gradient: tf.Tensor, rate: tf.Tensor, step: tf.Tensor) -> None:
         """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), then the weight average."""
@@ -261,8 +261,8 @@ class Trainer:
     ) -> tf.Tensor:
         members = self.config.ensemble
         seen = tf.repeat(tf.cast(images, tf.float32)[..., None], members, axis=-1)
-        keys = tf.zeros((len(labels), members), tf.uint32)
-        logits = average_logits(tf.unstack(self._logits(weights, seen, keys, training=False)))
+        keys = tf.zeros((*labels.shape, members), tf.uint32)
+        logits = average_logits(self._logits(weights, seen, keys, training=False))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         terms = tf.reduce_mean(losses * sample_weights, keepdims=True)
         return _to_fixed_point(terms, _count_right(logits, labels, sample_weights))

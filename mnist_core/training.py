@@ -31,7 +31,10 @@ TEST_FRACTION: Final = 1 / 6
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch came to: ``epoch`` counts from 1, losses are means over the samples, ``seconds`` of training."""
+    """What one epoch came to: ``epoch`` counts from 1, losses are means over the samples, ``seconds`` of training.
+
+    In training the members of an ensemble answer each for itself, in validation together.
+    """
 
     epoch: int
     train_loss: float

@@ -12,6 +12,7 @@ from small_run import DATA, PER_SAMPLE, PLAIN, STEPS_AN_EPOCH, make_trainer, res
 from mnist_core.batches import Share, epoch_steps
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
+from mnist_core.distortion import distort
 from mnist_core.trainer import FIXED_POINT, Trainer
 
 
@@ -20,7 +21,7 @@ def one_step(trainer, index=-1, epoch=0):
     (steps,) = epoch_steps(DATA, trainer.config, Share(), epoch=epoch)
     real = steps.weights[index] > 0
     images, labels, keys = (values[index][:, 0][real] for values in (steps.images, steps.labels, steps.keys))
-    return images[..., None].astype(np.float32), labels, keys
+    return images[..., None].astype(np.float32), labels, keys[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,37 @@ def test_members_of_an_ensemble_learn_as_if_they_were_alone():
         np.testing.assert_allclose(first[0], layer.get_weights()[0], rtol=0, atol=1e-6)
         assert not np.allclose(second[0], layer.get_weights()[0], rtol=0, atol=1e-3)
     assert len(layers) == 5
+
+
+def test_each_member_learns_from_its_own_images_labels_and_keys():
+    trainer = make_trainer(dropout=0.5, ensemble=3)
+    network = trainer.load_network(trainer.state()["weights"])
+    (steps,) = epoch_steps(DATA, trainer.config, Share(), epoch=0)
+    real = steps.weights[0] > 0
+    images, labels, keys = (
+        [values[0][:, member][real] for member in range(3)] for values in (steps.images, steps.labels, steps.keys)
+    )
+    outputs = network([np.stack(images, axis=-1).astype(np.float32), np.stack(keys, axis=-1)], training=True)
+    losses = [
+        keras.losses.sparse_categorical_crossentropy(own, logits, from_logits=True).numpy().mean()
+        for own, logits in zip(labels, outputs, strict=True)
+    ]
+    ((loss, correct),) = take_steps(trainer, last=1, per_call=1, rate=0.0)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert correct == sum(
+        (logits.numpy().argmax(axis=1) == own).sum() for own, logits in zip(labels, outputs, strict=True)
+    )
+
+
+def test_every_other_member_sees_no_image_that_is_spoiled():
+    trainer = make_trainer(**PLAIN, augment="wild", ensemble=3, micro_batch_size=12)
+    (steps,) = epoch_steps(DATA, trainer.config, Share(), epoch=0)
+    images, transforms, keys = (values[0, 0] for values in (steps.images, steps.transforms, steps.keys))
+    seen = trainer._pixels(tf.constant(images), tf.constant(transforms), tf.constant(keys)).numpy()
+    for member, wild in enumerate([True, False, True]):
+        own = [tf.constant(values[member]) for values in (images, transforms, keys)]
+        assert np.array_equal(seen[..., member], distort(*own, wild=wild)[..., 0])
+        assert not np.array_equal(seen[..., member], distort(*own, wild=not wild)[..., 0])
 
 
 def test_an_ensemble_is_evaluated_by_the_mean_of_its_probabilities():

@@ -20,10 +20,16 @@ def everything():
     return trainer, trainer.state()
 
 
+@pytest.fixture(scope="module", params=[1, 2], ids=["alone", "ensemble"])
+def anything(request):
+    trainer = make_trainer(**EVERYTHING, ensemble=request.param)
+    return trainer, trainer.state()
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_shares_sum_to_the_whole_batch_bit_for_bit_whatever_the_number_of_workers(everything, world_size):
+def test_shares_sum_to_the_whole_batch_bit_for_bit_whatever_the_number_of_workers(anything, world_size):
     """The update is a function of this sum, so equal sums at every step are equal runs."""
-    trainer = restart(*everything)
+    trainer = restart(*anything)
     shares = [Share(rank, world_size) for rank in range(world_size)]
     for step in range(STEPS_AN_EPOCH):
         sums = []
@@ -36,9 +42,9 @@ def test_shares_sum_to_the_whole_batch_bit_for_bit_whatever_the_number_of_worker
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_evaluation_is_shared_out_exactly(everything, world_size, monkeypatch):
+def test_evaluation_is_shared_out_exactly(anything, world_size, monkeypatch):
     monkeypatch.setattr("mnist_core.trainer.EVALUATION_BLOCK", 10)
-    trainer = restart(*everything)
+    trainer = restart(*anything)
     take_steps(trainer, last=3)  # so that the average is not the weights
     whole = trainer.evaluate(DATA)
     parts = []
@@ -55,21 +61,21 @@ def test_evaluation_counts_every_sample_once_in_blocks_of_any_size(everything, m
     take_steps(trainer, last=3)
     network = trainer.load_network(trainer.result_weights())
     images = DATA.images[..., None].astype(np.float32)
-    logits = network([images, np.zeros(len(DATA), np.uint32)], training=False).numpy().astype(np.float64)
+    logits = network([images, np.zeros((len(DATA), 1), np.uint32)], training=False).numpy().astype(np.float64)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     correct, loss = trainer.evaluate(DATA)
     assert correct == (logits.argmax(axis=1) == DATA.labels).sum()
     assert loss == pytest.approx(-np.log(chances[np.arange(len(DATA)), DATA.labels]).sum(), rel=1e-6)
 
 
-def test_a_state_taken_anywhere_resumes_bit_for_bit(everything):
-    trainer = restart(*everything)
+def test_a_state_taken_anywhere_resumes_bit_for_bit(anything):
+    trainer = restart(*anything)
     take_steps(trainer, last=3)
     taken = trainer.state()
     kept = {name: values.copy() for name, values in taken.items()}
     metrics = take_steps(trainer, 3, 10)
     assert same_bits(taken, kept), "a state is a copy"
-    other = make_trainer(**EVERYTHING)
+    other = make_trainer(**EVERYTHING, ensemble=trainer.config.ensemble)
     other.load_state(taken)
     assert same_bits(other.state(), taken)
     assert np.array_equal(take_steps(other, 3, 10), metrics)
@@ -77,8 +83,8 @@ def test_a_state_taken_anywhere_resumes_bit_for_bit(everything):
 
 
 @pytest.mark.parametrize("per_call", [1, 3, 25])
-def test_how_steps_are_grouped_into_calls_changes_no_bit(everything, per_call):
-    metrics = take_steps(restart(*everything))
-    expected = everything[0].state()
-    assert np.array_equal(take_steps(restart(*everything), per_call=per_call), metrics)
-    assert same_bits(everything[0].state(), expected)
+def test_how_steps_are_grouped_into_calls_changes_no_bit(anything, per_call):
+    metrics = take_steps(restart(*anything))
+    expected = anything[0].state()
+    assert np.array_equal(take_steps(restart(*anything), per_call=per_call), metrics)
+    assert same_bits(anything[0].state(), expected)

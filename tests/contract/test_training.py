@@ -147,6 +147,16 @@ def test_a_reported_training_loss_is_the_mean_over_all_samples():
     assert report.train_accuracy == correct / 37
 
 
+def test_a_reported_training_accuracy_is_the_mean_of_what_the_members_of_an_ensemble_have_alone():
+    trainer = make_trainer(dropout=0.0, learning_rate=1e-12, epochs=1, steps_per_call=5, ensemble=2)
+    network = trainer.load_network(trainer.state()["weights"])
+    seen = np.repeat(TRAINING.images[..., None], 2, axis=-1).astype(np.float32)
+    outputs = network([seen, np.zeros((37, 2), np.uint32)], training=False)
+    right = [(logits.numpy().argmax(axis=1) == TRAINING.labels).sum() for logits in outputs]
+    ended, _ = collect(trainer)
+    assert ended.history[0].train_accuracy == sum(right) / (2 * 37)
+
+
 def test_how_steps_are_grouped_into_calls_changes_no_report(undisturbed):
     trainer = make_trainer(steps_per_call=3, ema_decay=0.5)
     ended, told = collect(trainer)

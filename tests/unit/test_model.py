@@ -51,7 +51,7 @@ def test_the_reference_convnet_has_its_34826_parameters():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_takes_images_and_keys_and_gives_float32_logits(name):
     network = build(name, precision="mixed")
-    images, keys = np.zeros((3, 28, 28, 1), np.float32), KEYS[:3]
+    images, keys = np.zeros((3, 28, 28, 1), np.float32), KEYS[:3, None]
     logits = network([images, keys], training=True)
     assert (logits.shape, logits.dtype) == ((3, 10), "float32")
 

@@ -61,18 +61,11 @@ def test_the_port_that_a_worker_names_is_its_own_until_it_ends(monkeypatch):
         socket.create_connection((host.strip("[]"), int(port))).close()
 
 
-@pytest.fixture
-def trainer(tmp_path) -> KerasTrainer:
-    scaling, run = ScalingConfig(num_workers=2), RunConfig(name="run", storage_path=str(tmp_path))
-    return KerasTrainer(print, {}, scaling=scaling, run=run, environment={})
-
-
 @pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")  # Ray copies its own settings
-@pytest.mark.parametrize(("ours", "needless"), [(True, {CLEANER, DATASETS}), (False, {DATASETS})])
-def test_a_ray_of_our_own_starts_no_process_that_tidies_up_and_none_starts_one_for_datasets(
-    trainer, monkeypatch, ours, needless
-):
-    monkeypatch.setattr("jobs.tensorflow_trainer._ray_is_ours", lambda: ours)
+@pytest.mark.parametrize(("alone", "needless"), [(True, {CLEANER, DATASETS}), (False, {DATASETS})])
+def test_no_process_is_started_for_datasets_and_none_tidies_a_ray_that_is_ours_alone(tmp_path, alone, needless):
+    scaling, run = ScalingConfig(num_workers=2), RunConfig(name="run", storage_path=str(tmp_path))
+    trainer = KerasTrainer(print, {}, scaling=scaling, run=run, environment={}, alone=alone)
     rays = {type(each).__name__ for each in DataParallelTrainer._create_default_callbacks(trainer)}
     assert rays - {type(each).__name__ for each in trainer._create_default_callbacks()} == needless
 
