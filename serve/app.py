@@ -107,7 +107,7 @@ def deployment(config: ServeConfig) -> ray_serve.Application:
             autoscaling_config=scaling,
             max_ongoing_requests=config.max_queue_images,
             graceful_shutdown_timeout_s=GRACE_S,
-            ray_actor_options={"num_cpus": config.cpus_per_replica},
+            ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": int(config.device == "gpu")},
         )
         .bind(settings)
     )

@@ -16,7 +16,7 @@ def lines_to_paste(config: ServeConfig, http: str, name: str) -> list[str]:
         name: Of the model.
     """
     trust = f" --cacert {config.tls_cert_file}" if config.tls_cert_file else ""
-    key = ' -H "Authorization: Bearer $MNIST_API_KEY"' if config.api_key_file else ""
+    key = ' -H "Authorization: Bearer $API_KEY"' if config.api_key_file else ""
     get, ask = f"curl -s{trust}", f"curl -s{trust}{key}"
     picture = f"{get} {http}/docs/five.png"
     return [

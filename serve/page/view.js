@@ -77,7 +77,7 @@ export const view = {
   },
 
   showCommand(withKey) {
-    const key = withKey ? ` -H "authorization: Bearer $MNIST_API_KEY"` : "";
+    const key = withKey ? ` -H "authorization: Bearer $API_KEY"` : "";
     const address = new URL("predict", location.href);
     element("command").textContent = `curl ${address}${key} -H content-type:image/png --data-binary @digit.png`;
   },
