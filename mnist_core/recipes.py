@@ -43,8 +43,8 @@ DEFAULT: Final[dict[str, Any]] = {
 }
 """A deeper network, for other digits than MNIST's too: augmentation, one cycle, averaged weights; nothing selected."""
 
-BEST: Final[dict[str, Any]] = {**DEFAULT, "ensemble": 5, "epochs": 20}
-"""Five of the default recipe's networks, side by side in one model, and twice the epochs."""
+BEST: Final[dict[str, Any]] = {**DEFAULT, "ensemble": 4, "epochs": 20}
+"""Four of the default recipe's networks, side by side in one model, and twice the epochs; two see nothing spoiled."""
 
 FAST: Final[dict[str, Any]] = {
     **DEFAULT,
@@ -56,7 +56,7 @@ FAST: Final[dict[str, Any]] = {
     "ema_decay": 0.98,
     "dropout": 0.0,
 }
-"""99.2% in two epochs, 98.9% in one: few weights, a high rate, one cycle, and the average of the last steps."""
+"""99.3% in two epochs, 99.0% in one: few weights, a high rate, one cycle, and the average of the last steps."""
 
 TINY: Final[dict[str, Any]] = {
     **DEFAULT,
