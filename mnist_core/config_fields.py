@@ -78,7 +78,7 @@ class PredictorFields(BaseModel):
 
     model: str = Field("mnist", description="NAME (its current version), NAME/VERSION, or an artifact folder")
     device: Literal["auto", "cpu", "gpu"] = Field(
-        "cpu", description="what the model runs on; on a GPU answers differ in their last bits; auto: one if there is any"
+        "cpu", description="what the model runs on; a GPU changes the last bits of answers; auto: a GPU if there is one"
     )
     precision: Literal["float32", "int8"] = Field(
         "float32", description="int8: the smaller model, where it is published"
