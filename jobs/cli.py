@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import json
 import logging
 import os
@@ -55,6 +56,8 @@ def _answer(words: list[str], *, own_process: bool) -> tuple[int, str | None]:
     if {"-h", "--help"} & set(words):
         return _deliver(format_help(cls)), None
     config = load_config(cls, words[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     if own_process and not config.verbose:
         _hush_native_libraries()
     _set_up_logging(config.verbose)
@@ -83,10 +86,12 @@ def _show(config: CommandConfig, result: dict[str, Any], module: ModuleType) -> 
 def _deliver(text: str) -> int:
     try:
         print(text.rstrip(), flush=True)
-    except BrokenPipeError:
-        # The reader of stdout went away; point stdout elsewhere so that the interpreter's last flush is quiet.
+    except OSError as err:
+        # Point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        if isinstance(err, BrokenPipeError):  # its reader went away and wants no more
+            return EXIT_FAILED
+        return _fail(f"stdout: cannot be written ({err.strerror}); what was asked for is done", EXIT_FAILED)
     return EXIT_DONE
 
 

@@ -111,12 +111,12 @@ def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
     Raises:
         ResourcesError: It cannot; says what was asked and what there is.
     """
-    shape = shape_workers(config, _node_sizes(ray))
-    hopeless = places(_node_sizes(ray), shape.cpus, shape.gpus) < config.min_workers and not config.resource_wait_s
+    shape = shape_workers(config, node_sizes(ray))
+    hopeless = places(node_sizes(ray), shape.cpus, shape.gpus) < config.min_workers and not config.resource_wait_s
     if not hopeless and _can_reserve(ray, config, shape):
-        return shape_workers(config, _node_sizes(ray))
+        return shape_workers(config, node_sizes(ray))
     free = ray.available_resources()
-    sizes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _node_sizes(ray)]
+    sizes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in node_sizes(ray)]
     raise ResourcesError(
         f"asked for {config.min_workers} workers of {shape.cpus:g} CPUs and {shape.gpus} GPUs each; the nodes have "
         f"{'; '.join(sizes) or 'none'}, of which {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free: "
@@ -124,7 +124,8 @@ def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
     )
 
 
-def _node_sizes(ray: Any) -> list[dict[str, float]]:
+def node_sizes(ray: Any) -> list[dict[str, float]]:
+    """Resources of each node that is alive, such as ``{"CPU": 8.0, "GPU": 1.0}``."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 

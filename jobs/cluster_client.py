@@ -99,7 +99,7 @@ class ClusterClient:
         from aiohttp import ClientError
 
         log = _Lines(take)
-        deadline = time.monotonic() + PATIENCE_S
+        self._heard = time.monotonic()
         with asyncio.Runner() as runner:
             runner.get_loop()  # now, so that Ctrl-C cannot meet it half made
             while True:
@@ -108,13 +108,12 @@ class ClusterClient:
                     if info.status.is_terminal():
                         log.catch_up(self.log(job))
                         return info
-                    deadline = time.monotonic() + PATIENCE_S
                 except KeyboardInterrupt:
                     if interrupted is None:
                         raise
                     interrupted()
                 except (RuntimeError, OSError, ClientError, ResourcesError) as err:
-                    if time.monotonic() > deadline:
+                    if time.monotonic() - self._heard > PATIENCE_S:
                         raise JobFailedError(
                             f"{self.address} has not answered for {PATIENCE_S:g} s; job {job} may go on: "
                             f"mnist jobs logs {job} --address {self.address}"
@@ -128,6 +127,7 @@ class ClusterClient:
             while True:
                 done, _ = await asyncio.wait({tail}, timeout=LOOK_S)
                 info = await asyncio.to_thread(self.info, job)
+                self._heard = time.monotonic()
                 if info.status.is_terminal():
                     return info
                 if done:

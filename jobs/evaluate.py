@@ -149,10 +149,10 @@ def _evaluate_on_ray(model: Mapping[str, bytes], data: Split, config: EvaluateCo
         task, reference = ray.remote(evaluate_shard).options(num_cpus=threads), ray.put(model)
         try:
             parts = ray.get([task.remote(reference, images, labels, threads) for images, labels in shards])
-        except ray.exceptions.RayTaskError as err:
-            if isinstance(err.cause, MnistError):
-                raise err.cause from err  # one line, where Ray's own text holds a traceback
-            raise
+        except ray.exceptions.RayError as err:
+            if isinstance(cause := getattr(err, "cause", None), MnistError):
+                raise cause from err  # one line, where Ray's own text holds a traceback
+            raise ResourcesError(f"a task was lost: {' '.join(str(err).split())[:500]}; try again") from err
         return parts, time.perf_counter() - started
 
 
@@ -164,7 +164,7 @@ def _make_files(
     evaluation: Evaluation,
     probabilities: npt.NDArray[np.float32],
 ) -> dict[str, bytes]:
-    model = f"{manifest.name}/{manifest.version}"
+    model = manifest.reference
     tables = {
         "Model": {"name": model, "published": manifest.created_at, "run": manifest.run_id},
         "Evaluated on": facts,
@@ -196,9 +196,11 @@ def _describe_mistakes(digit: int, row: list[int]) -> str:
 
 
 def _refuse_used(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists():
+    try:
+        free = not any(folder.iterdir()) if folder.is_dir() else not folder.exists()
+    except OSError as err:
+        raise StorageError(f"--output {folder}: cannot be looked at ({err.strerror}); name another folder") from err
+    if not free:
         raise ConfigError(f"--output {folder}: exists and is not an empty folder; name a new one")
 
 

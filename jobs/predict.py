@@ -52,7 +52,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
         images = [_describe(rows, index) for index in range(len(rows))]
     failed = [image["file"] for image in images if image["status"] == FAILED]
     problem = {"problem": f"{len(failed)} of {len(images)} images have no digit: {', '.join(failed)}"} if failed else {}
-    return {"model_version": f"{artifact.manifest.name}/{artifact.manifest.version}", "images": images, **problem}
+    return {"model_version": artifact.manifest.reference, "images": images, **problem}
 
 
 def render(result: dict[str, Any]) -> str:

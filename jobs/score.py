@@ -17,9 +17,9 @@ from jobs.score_actors import load_ray_data, score_on_ray
 from jobs.score_here import HeadStart
 from jobs.score_output import Output, open_output
 from jobs.score_progress import ScoreProgress
-from mnist_core.artifact import Artifact
 from mnist_core.cluster_address import LOCAL, choose_address
 from mnist_core.config import ScoreConfig
+from mnist_core.config_fields import absolute_storage
 from mnist_core.errors import OutputConflictError, RunInterruptedError, ScoringFailedError
 from mnist_core.inputs.plan import Unit, plan_inputs
 from mnist_core.registry import is_reference, open_model
@@ -74,6 +74,8 @@ def run(config: ScoreConfig) -> dict[str, Any]:
     seconds = time.monotonic() - started
     images = sum(done[index].items for index, _ in pending)
     summary = _summarise(config, version, total, skipped, seconds, images) | {"resumed_units": resumed}
+    if not pending and (before := output.summary()):
+        summary |= {name: before[name] for name in ("seconds", "images_per_second")}
     problem = _too_many_bad(config, total, output)
     output.finish(summary, good=problem is None)
     return summary | ({"problem": problem} if problem else {})
@@ -110,7 +112,7 @@ def _begin(config: ScoreConfig, output: Output) -> tuple[ScoreConfig, list[Unit]
         artifact = open_model(registry, settings["model"])
         if artifact.manifest.files[MODEL].sha256 != settings["model_sha256"]:
             raise OutputConflictError(f"model {settings['model']}: is another one than the job began with")
-        return config.model_copy(update={"model": settings["model"]}), units, skipped, _version(artifact)
+        return config.model_copy(update={"model": settings["model"]}), units, skipped, artifact.manifest.reference
     output.refuse_used()
     with ThreadPoolExecutor(1) as pool:  # the listing of a large folder takes as long as the model
         loading = pool.submit(open_model, registry, config.model)
@@ -123,14 +125,10 @@ def _begin(config: ScoreConfig, output: Output) -> tuple[ScoreConfig, list[Unit]
         )
         artifact = loading.result()
     # Of a name its version of today: a promotion in the middle of a job changes nothing.
-    model = _version(artifact) if is_reference(config.model) else config.model
+    model = artifact.manifest.reference if is_reference(config.model) else absolute_storage(config.model)
     facts = {"model": model, "model_sha256": artifact.manifest.files[MODEL].sha256}
     output.create(config.identity() | facts, plan.units, plan.skipped)
-    return config.model_copy(update={"model": model}), plan.units, plan.skipped, _version(artifact)
-
-
-def _version(artifact: Artifact) -> str:
-    return f"{artifact.manifest.name}/{artifact.manifest.version}"
+    return config.model_copy(update={"model": model}), plan.units, plan.skipped, artifact.manifest.reference
 
 
 def _score(config: ScoreConfig, pending: Sequence[tuple[int, Unit]], progress: ScoreProgress) -> dict[int, Tally]:
@@ -141,7 +139,7 @@ def _score(config: ScoreConfig, pending: Sequence[tuple[int, Unit]], progress: S
         with ray_session(verbose=config.verbose) as session:
             return score_on_ray(session.ray, config, pending, progress.advance)
     with HeadStart(config, pending, progress.advance) as here:
-        here.wait_for_rate()
+        here.wait_for_rate(RAY_PAYS_S)
         if here.seconds_left() > RAY_PAYS_S:
             load_ray_data()
             with ray_session(verbose=config.verbose) as session:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from jobs.cluster import node_sizes, places
 from jobs.score_worker import UnitScorer
 from mnist_core.config import ScoreConfig
 from mnist_core.errors import MnistError, ResourcesError, ScoringFailedError
@@ -53,7 +54,8 @@ def score_on_ray(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    workers = _count_workers(ray, config, len(pending))
+    context.execution_no_progress_timeout_s = -1  # a unit takes as long as it takes
+    workers = count_actors(ray, config, len(pending))
     items = [{"index": index, "unit": json.dumps(asdict(unit))} for index, unit in pending]
     tallies = from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
         UnitScorer,
@@ -74,19 +76,18 @@ def score_on_ray(
     return done
 
 
-def _count_workers(ray: Any, config: ScoreConfig, num_units: int) -> int:
-    """As many actors as there are CPUs for, and as there is work for.
+def count_actors(ray: Any, config: ScoreConfig, num_units: int) -> int:
+    """As many actors as the nodes have room for, and as there is work for.
 
     Raises:
         ResourcesError: There is room for none, or for fewer than were asked for.
     """
-    resources = ray.cluster_resources()
-    needed = {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if config.device == "gpu" else {})}
-    room = int(min(resources.get(kind, 0) / amount for kind, amount in needed.items()) + 1e-6)
+    num_gpus = int(config.device == "gpu")
+    room = places(node_sizes(ray), config.cpus_per_worker, num_gpus)
     if room < (config.workers or 1):
-        asked = " and ".join(f"{amount:g} {kind}s" for kind, amount in needed.items())
         raise ResourcesError(
-            f"asked for {config.workers or 1} workers of {asked}; the cluster has room for {room}: "
+            f"asked for {config.workers or 1} workers of {config.cpus_per_worker:g} CPUs and {num_gpus} GPUs; "
+            f"the nodes have room for {room}: "
             "ask for fewer --workers or a smaller --cpus-per-worker"
         )
     return min(config.workers or room, num_units)

@@ -64,9 +64,9 @@ class HeadStart:
         """The units that nobody has begun here, in their order."""
         return list(self._pending)
 
-    def wait_for_rate(self) -> None:
+    def wait_for_rate(self, timeout_s: float) -> None:
         """Wait until it is known how fast this is: a unit after the first, which warms up, is done; or all ended."""
-        self._under_way.wait()
+        self._under_way.wait(timeout_s)
 
     def finish(self) -> dict[int, Tally]:
         """Wait until no unit is left or the last one is done; returns the tally of each that was done here.

@@ -19,6 +19,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from mnist_core.errors import ConfigError, ObjectExistsError, ObjectNotFoundError, OutputConflictError
@@ -48,12 +49,14 @@ class Output:
         return open_output, (self.storage.uri,)
 
     def refuse_used(self) -> None:
-        """Refuse a folder that holds anything.
+        """Refuse what is no folder, or one that holds anything.
 
         Raises:
-            ConfigError: It does.
+            ConfigError: It is, or does.
         """
-        if self.storage.list_keys():
+        if Path(self.storage.uri).is_file():
+            raise ConfigError(f"output {self.storage.uri}: is a file, expected a new folder: INPUT... OUTPUT")
+        if self.storage.holds_anything():
             raise ConfigError(
                 f"output {self.storage.uri}: is not empty and nothing is overwritten; name a new folder, "
                 "or finish the job that began there with --resume"

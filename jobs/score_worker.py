@@ -32,7 +32,7 @@ class UnitScorer:
     def __init__(self, config: ScoreConfig, threads: int | None = None) -> None:
         self._config = config
         artifact = open_model(open_storage(config.storage), config.model)
-        self._model_version = f"{artifact.manifest.name}/{artifact.manifest.version}"
+        self._model_version = artifact.manifest.reference
         self._predictor = load_predictor(
             artifact.files,
             device=config.device,

@@ -21,6 +21,7 @@ from jobs.cluster_client import ClusterClient
 from mnist_core.config_cluster import SUBMIT_FIELDS
 from mnist_core.config_fields import CommandConfig
 from mnist_core.errors import ConfigError, JobFailedError, ResourcesError, RunInterruptedError
+from mnist_core.registry import is_reference
 
 DISTRIBUTION: Final = "mnist-on-ray"
 ROOT: Final = Path(probe.__file__).parents[1]
@@ -119,12 +120,14 @@ def _absolute(name: str, value: Any) -> Any:
     """Inputs and outputs as paths that do not depend on a working directory."""
     if name == "dataset" and Path(value).exists():
         return str(Path(value).absolute())
-    if name not in ("paths", "images"):
-        return value
-    return [each if re.match(r"@?[a-z0-9]+://|@?/", each) else _here(each) for each in value]
+    if (name == "labels" and value) or (name == "model" and not is_reference(value)):
+        return _here(value)
+    return [_here(each) for each in value] if name in ("paths", "images") else value
 
 
 def _here(word: str) -> str:
+    if re.match(r"@?[a-z0-9]+://|@?/", word):
+        return word
     return f"@{Path.cwd() / word[1:]}" if word.startswith("@") else str(Path.cwd() / word)
 
 

@@ -67,6 +67,11 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     files: dict[str, FileEntry] = Field(min_length=1, max_length=1000)
 
+    @property
+    def reference(self) -> str:
+        """The model and its version, as commands take it: ``NAME/VERSION``."""
+        return f"{self.name}/{self.version}"
+
     @field_validator("files")
     @classmethod
     def _check_files(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
@@ -235,7 +240,7 @@ def _read_manifest(storage: Storage, folder: str, identity: str | None = None) -
     except ObjectNotFoundError as err:
         raise ModelNotFoundError(f"{where}: not there, so no model is published here; see mnist models list") from err
     manifest = _validated(unseal(data, where), where)
-    if identity and identity != (found := f"{manifest.name}/{manifest.version}"):
+    if identity and identity != (found := manifest.reference):
         raise ArtifactError(f"{where}: belongs to {found}, expected {identity}; move the folder back")
     return manifest
 

@@ -58,8 +58,13 @@ def refuse_dead(address: str) -> None:
     """Knock first: Ray itself would go on trying a dead address for more than ten minutes.
 
     Raises:
-        ResourcesError: Nobody answers.
+        ResourcesError: Nobody answers, or it is a dashboard's address.
     """
+    if address.startswith(("http://", "https://")):
+        raise ResourcesError(
+            f"RAY_ADDRESS={address} is the address of a dashboard, expected that of the head as HOST:6379; "
+            f"or unset it and have the command carried out there with --address {address}"
+        )
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         return

@@ -21,6 +21,7 @@ from mnist_core.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     RunConflictError,
+    StorageError,
 )
 from mnist_core.storage import Storage
 from mnist_core.training import Progress
@@ -182,10 +183,16 @@ class StatusBoard:
     def fail(self, error: MnistError) -> None:
         """Say why the run cannot go on, and stop."""
         self._say(phase="failed", error={"code": error.code, "message": str(error)})
-        self.close()
+        self._stop()
 
     def close(self) -> None:
-        """Write the last word and stop."""
+        """Write the last word and stop; a status that cannot be written fails no run that is finished."""
+        try:
+            self._stop()
+        except StorageError as err:
+            logger.warning("%s", err)
+
+    def _stop(self) -> None:
         logging.getLogger("mnist_core").removeHandler(self._handler)
         self._writer.close()
 

@@ -110,6 +110,11 @@ class Storage:
         with self._errors(prefix, "list"):
             return sorted(key for key in self._backend.keys(_checked(prefix, empty=True)) if KEY.fullmatch(key))
 
+    def holds_anything(self) -> bool:
+        """Whether there is any object, whatever its name."""
+        with self._errors("", "list"):
+            return any(True for _ in self._backend.keys(""))
+
     def list_folders(self, prefix: str = "") -> list[str]:
         """List the names (not whole keys) of the folders right below a folder that hold an object, sorted."""
         below = len(prefix) + 1 if prefix else 0

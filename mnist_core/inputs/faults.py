@@ -23,7 +23,14 @@ _DAMAGE: Final = (
     *(OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
     InvalidPathError,  # obstore cannot name objects with an empty part in their names
 )
-_NOT_THE_FILE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_NOT_THE_FILE: Final = {
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM), "give this process more, or run fewer"),
+    **dict.fromkeys(
+        (errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH),
+        "see to the file system and finish with --resume",
+    ),
+}
+"""What to do where it is not the file that is broken, but this process or what the file lies on."""
 
 
 @contextlib.contextmanager
@@ -33,13 +40,14 @@ def reading(name: str) -> Iterator[None]:
     Raises:
         DatasetNotFoundError: There is no such file.
         DatasetError: It cannot be read, or is torn.
-        StorageError: The bucket cannot be reached.
+        StorageError: The bucket or the file system cannot be reached.
     """
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as err:
         raise DatasetNotFoundError(f"{name}: expected a file or folder, found nothing; check the name") from err
     except _DAMAGE as err:
+        _refuse_outage(name, err)
         raise DatasetError(f"{name}: cannot be read ({_reason(err)})") from err
     except BaseError as err:
         raise unreachable(name, err) from err
@@ -54,11 +62,15 @@ def unreadable(name: str, err: Exception) -> ItemUnreadableError:
     """Say why one item cannot be read.
 
     Raises:
-        StorageError: It is this process that cannot read any.
+        StorageError: It is this process that cannot read any, or the file system is not there.
     """
-    if isinstance(err, OSError) and err.errno in _NOT_THE_FILE:
-        raise StorageError(f"cannot read {name}: {_reason(err)}; give this process more, or run fewer") from err
+    _refuse_outage(name, err)
     return ItemUnreadableError(f"{name}: cannot be read ({_reason(err)})")
+
+
+def _refuse_outage(name: str, err: Exception) -> None:
+    if isinstance(err, OSError) and (remedy := _NOT_THE_FILE.get(err.errno or 0)):
+        raise StorageError(f"cannot read {name}: {_reason(err)}; {remedy}") from err
 
 
 def _reason(err: Exception) -> str:

@@ -29,6 +29,8 @@ FILES_PER_UNIT: Final = 2000
 """At most; a quarter of a second of work. MNIST as 70,000 files makes 35 units, for a few workers or many to share."""
 
 ROWS_PER_UNIT: Final = 5000
+SHARES_OF_A_GROUP: Final = 4
+"""Units that a row group of Parquet is cut into at most. All of them together read it 2.5 times."""
 """At most, of an array or a Parquet file; these are read faster than files."""
 
 _WITH_LABELS_FILE: Final = ("idx", "npy")
@@ -261,7 +263,7 @@ def _plan_parquet(source: Source, unit: Unit, wanted: dict[str, str]) -> list[Un
 
 
 def _row_ranges(group_sizes: list[int]) -> Iterator[tuple[int, int]]:
-    """Share out row groups: small ones together, for a worker cannot read half of one without the other half."""
+    """Share out row groups: small ones together, and a large one among few, as each reads it from its beginning."""
     start = stop = 0
     for size in group_sizes:
         if stop - start + size > ROWS_PER_UNIT and stop > start:
@@ -269,7 +271,8 @@ def _row_ranges(group_sizes: list[int]) -> Iterator[tuple[int, int]]:
             start = stop
         stop += size
         if stop - start > ROWS_PER_UNIT:
-            yield from ((start + first, start + last) for first, last in _shares(stop - start, ROWS_PER_UNIT))
+            rows = max(ROWS_PER_UNIT, -(-(stop - start) // SHARES_OF_A_GROUP))
+            yield from ((start + first, start + last) for first, last in _shares(stop - start, rows))
             start = stop
     if stop > start:
         yield start, stop

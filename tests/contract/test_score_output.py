@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from jobs.score_output import Output
+from jobs.score_output import Output, open_output
 from mnist_core.errors import ConfigError, OutputConflictError
 from mnist_core.inputs.plan import Unit
 from mnist_core.scoring import Tally
@@ -61,3 +61,11 @@ def test_a_verdict_replaces_the_other(output):
 
 def test_it_travels_to_an_actor(output):
     assert pickle.loads(pickle.dumps(output)).storage.uri == output.storage.uri
+
+
+def test_a_folder_with_names_of_others_is_in_use_and_a_file_is_no_folder(tmp_path):
+    (tmp_path / "IMG 001.png").touch()
+    with pytest.raises(ConfigError, match="is not empty"):
+        open_output(str(tmp_path)).refuse_used()
+    with pytest.raises(ConfigError, match=r"is a file, expected a new folder: INPUT\.\.\. OUTPUT"):
+        open_output(str(tmp_path / "IMG 001.png")).refuse_used()

@@ -13,7 +13,8 @@ import pytest
 
 from jobs import cluster
 from jobs.cluster import WorkerShape, find_places
-from mnist_core.config import TrainConfig
+from jobs.score_actors import count_actors
+from mnist_core.config import ScoreConfig, TrainConfig
 from mnist_core.errors import ResourcesError
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore")]
@@ -47,6 +48,11 @@ def test_room_is_found_missed_while_it_is_taken_and_waited_for(two_nodes: Any, m
     monkeypatch.setattr(cluster, "RESERVE_S", 3.0)
     assert find_places(ray, config(workers=2)) == WorkerShape(1, 1, 0)
     assert find_places(ray, config(workers="1:4")) == WorkerShape(1, 1, 0)
+
+    # Two CPUs are there, one on each node.
+    with pytest.raises(ResourcesError, match="the nodes have room for 0"):
+        count_actors(ray, ScoreConfig(paths=["a", "b"], cpus_per_worker=1.5), num_units=9)
+    assert count_actors(ray, ScoreConfig(paths=["a", "b"]), num_units=9) == 2
 
     taken = ray.util.placement_group([{"CPU": 0.5}, {"CPU": 0.5}], strategy="STRICT_SPREAD")
     assert taken.wait(30)

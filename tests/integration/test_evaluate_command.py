@@ -74,6 +74,11 @@ def test_every_image_of_the_split_is_counted(configure, model, split, count):
         assert result["rejected"] == {"count": num_rejected, "fraction": num_rejected / count}
 
 
+def test_an_output_that_cannot_be_looked_at_is_one_line(configure, tmp_path):
+    with pytest.raises(StorageError, match=r"cannot be looked at \(File name too long\); name another folder"):
+        evaluate.run(configure(output=tmp_path / ("a" * 300)))
+
+
 def test_a_dataset_with_one_split_is_used_whole(configure, tmp_path):
     images = np.zeros((30, 28, 28), np.uint8)
     for digit in range(3):

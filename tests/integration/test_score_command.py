@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -156,6 +159,7 @@ def test_a_job_is_finished_without_doing_again_what_is_done(configure, tmp_path)
     again = score.run(configure(resume=True))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")} == parts
     assert again["resumed_units"] == len(parts)
+    assert [again[name] for name in ("seconds", "images_per_second")] == [first["seconds"], first["images_per_second"]]
     assert again["confusion"] == first["confusion"]
 
 
@@ -214,3 +218,11 @@ def test_a_job_from_and_to_a_bucket_says_what_a_local_one_says(configure, digits
     for row in map(json.loads, lines):
         same = expected[str(digits / row["id"].split("images/")[1])]
         assert row["probabilities"] == same["probabilities"]
+
+
+def test_names_of_any_bytes_are_predicted_and_printed(model_storage, tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    Path(os.fsdecode(name)).write_bytes(encode(np.zeros((28, 28), np.uint8)))
+    command = [sys.executable, "-m", "jobs.cli", "predict", name, "--storage", model_storage]
+    done = subprocess.run(command, capture_output=True, timeout=100)
+    assert done.stdout.splitlines()[1].split()[0] == name.replace(b"\xff", rb"\udcff"), done.stderr

@@ -149,3 +149,10 @@ sys.exit(cli.main(sys.argv[1:]))
     assert quiet.stdout == verbose.stdout == "done\n"
     assert quiet.stderr == "WARNING mnist_core.x: some trouble\n"
     assert verbose.stderr == "INFO mnist_core.x: some detail\nWARNING mnist_core.x: some trouble\n"
+
+
+def test_a_result_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run([*MNIST, "data", "list"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == cli.EXIT_FAILED
+    assert done.stderr == "error: stdout: cannot be written (No space left on device); what was asked for is done\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.cluster import WorkerShape, find_places, places, shape_workers
+from mnist_core.cluster_address import refuse_dead
 from mnist_core.config import TrainConfig
 from mnist_core.errors import ResourcesError
 
@@ -97,3 +98,8 @@ def test_too_small_a_cluster_is_refused_with_what_was_asked_and_what_there_is(op
     assert str(caught.value).endswith(
         "ask for fewer --workers or a smaller --cpus-per-worker, or let an autoscaling cluster grow (--resource-wait-s)"
     )
+
+
+def test_the_address_of_a_dashboard_is_told_from_that_of_a_cluster():
+    with pytest.raises(ResourcesError, match=r"expected that of the head as HOST:6379; .* --address http://head:8265"):
+        refuse_dead("http://head:8265")

@@ -1,5 +1,6 @@
 """Containers that are refused before a job starts, in one line that names the file."""
 
+import errno
 import gzip
 import io
 import struct
@@ -9,6 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scored_items import ids_of, make_images, png, refusal_of
+
+from mnist_core.errors import ItemUnreadableError, StorageError
+from mnist_core.inputs.faults import reading, unreadable
 
 IMAGES = make_images(3)
 LABELS = np.array([7, 2, 1], np.uint8)
@@ -149,3 +153,15 @@ def test_ids_must_tell_the_rows_of_all_files_apart(folder):
     (folder / "a.parquet").write_bytes(parquet(image=[png()], n=[1]))
     (folder / "b.parquet").write_bytes(parquet(image=[png()], n=["1"]))
     assert "found '1' 2 times" in refusal_of(".", id_column="n")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EMFILE, "give this process more"), (errno.ENOTCONN, "see to the file system")]
+)
+def test_what_is_not_the_files_fault_stops_the_job_instead_of_becoming_its_row(number, remedy):
+    err = OSError(number, "what the system says")
+    with pytest.raises(StorageError, match=f"cannot read a.png: what the system says; {remedy}"):
+        unreadable("a.png", err)
+    with pytest.raises(StorageError, match=remedy), reading("a.tar"):
+        raise err
+    assert isinstance(unreadable("a.png", OSError(errno.EIO, "input/output error")), ItemUnreadableError)

@@ -100,6 +100,13 @@ def test_row_groups_of_any_size_make_units_of_bounded_size(rows_a_group):
     assert plan_inputs(["a.parquet"]).num_items == 10
 
 
+def test_a_large_row_group_is_cut_into_few_units_as_each_reads_it_from_its_beginning(monkeypatch):
+    monkeypatch.setattr("mnist_core.inputs.plan.ROWS_PER_UNIT", 1)
+    write("a.parquet", image=IMAGES)
+    assert len(plan_units(["a.parquet"])) == 4
+    assert [item.content for item in items_of("a.parquet")] == IMAGES
+
+
 def test_small_row_groups_are_read_together_and_none_is_cut():
     write("a.parquet", 2, image=IMAGES)
     assert [(unit.start, unit.stop) for unit in plan_units(["a.parquet"])] == [(0, 4), (4, 8), (8, 10)]

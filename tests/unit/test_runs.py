@@ -6,6 +6,7 @@ import contextlib
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from subprocess import PIPE
 
 import pytest
@@ -206,3 +207,15 @@ def test_going_on_with_a_run_takes_its_failure_back(run):
     opened_board(run).fail(DivergedError("the loss is nan"))
     opened_board(run).close()
     refuse_unfinished(run)
+
+
+def test_a_last_status_that_cannot_be_written_fails_no_run_but_one_that_has_to_say_why(run, caplog):
+    finished, failed = opened_board(run), opened_board(run)
+    status = Path(run.storage.uri, run.folder, "status.json")
+    status.unlink(missing_ok=True)
+    status.mkdir(parents=True)
+    finished.enter("done")
+    finished.close()
+    assert "status.json" in caplog.text
+    with pytest.raises(StorageError, match=r"status\.json"):
+        failed.fail(DivergedError("the loss is nan"))

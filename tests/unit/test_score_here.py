@@ -41,7 +41,7 @@ def test_it_takes_the_last_units_first_and_stops_when_it_is_told(config, monkeyp
     monkeypatch.setattr(score_here, "UnitScorer", SlowScorer)
     told: list[int] = []
     with HeadStart(config, PENDING, lambda index, _: told.append(index)) as here:
-        here.wait_for_rate()
+        here.wait_for_rate(30)
         left = here.left()
         here.stop()
         SlowScorer.allowed.set()
@@ -60,6 +60,6 @@ def test_a_unit_of_unknown_size_makes_the_time_left_infinite(config):
 
 def test_a_failure_is_raised_where_the_result_is_asked_for(config):
     with HeadStart(config, PENDING, lambda *_: None) as here:
-        here.wait_for_rate()
+        here.wait_for_rate(30)
         with pytest.raises(ModelNotFoundError):
             here.finish()

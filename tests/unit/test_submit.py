@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+import types
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobStatus
 
 from jobs import probe
-from jobs.cluster_client import _Lines, find_token
+from jobs.cluster_client import ClusterClient, _Lines, find_token
 from jobs.submit import command_line, plan_environment, render, required
 from mnist_core.cluster_address import keep_token
 from mnist_core.config import EvaluateConfig, ScoreConfig, ServeConfig, TrainConfig
 from mnist_core.config_cluster import SUBMIT_FIELDS, JobsConfig
 from mnist_core.config_sources import load_config
-from mnist_core.errors import ConfigError, ResourcesError
+from mnist_core.errors import ConfigError, JobFailedError, ResourcesError
 
 ADDRESS = "http://127.0.0.1:8265"
 
@@ -26,6 +30,27 @@ def on_the_cluster(config):
     command, *words = command_line(config)
     assert command == config.command
     return load_config(type(config), words)
+
+
+class Breaking:
+    """Ray's client on a line that breaks whenever a log is followed: of a job that ends, or a cluster that is gone."""
+
+    def __init__(self, ends_after: int) -> None:
+        self.questions = itertools.count()
+        self.ends_after = ends_after
+
+    def get_job_info(self, _job: str) -> types.SimpleNamespace:
+        if not self.ends_after:
+            raise ConnectionError("no route to host")
+        ended = next(self.questions) >= self.ends_after
+        return types.SimpleNamespace(status=JobStatus.SUCCEEDED if ended else JobStatus.RUNNING)
+
+    async def tail_job_logs(self, _job: str) -> AsyncIterator[str]:
+        yield "one\n"
+        raise RuntimeError("the connection was closed")
+
+    def get_job_logs(self, _job: str) -> str:
+        return "one\ntwo\n"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +97,33 @@ def test_relative_paths_are_this_folders(monkeypatch, tmp_path):
     config = load_config(ScoreConfig, ["images", "@list.txt", "s3://b/x", "out", "--storage", "/s"])
     assert command_line(config)[-4:] == [f"{tmp_path}/images", f"@{tmp_path}/list.txt", "s3://b/x", f"{tmp_path}/out"]
     assert f"{tmp_path}/digits" in command_line(load_config(TrainConfig, ["--storage", "/s", "--dataset", "digits"]))
+
+
+def test_labels_and_models_in_a_folder_are_found_from_there_too(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ["a.gz", "out", "--labels", "b.gz", "--model", "./exported", "--storage", "/s"]
+    line = command_line(load_config(ScoreConfig, words))
+    assert {f"{tmp_path}/b.gz", f"{tmp_path}/exported"} <= set(line)
+    assert "mnist/3" in command_line(load_config(ScoreConfig, ["a", "out", "--model", "mnist/3", "--storage", "/s"]))
+
+
+def test_a_log_is_followed_as_long_as_the_cluster_answers_however_often_the_connection_breaks(monkeypatch):
+    monkeypatch.setattr("jobs.cluster_client.PATIENCE_S", 0.05)
+    monkeypatch.setattr("jobs.cluster_client.RETRY_S", 0.02)
+    client = object.__new__(ClusterClient)
+    client.address, client._client = ADDRESS, Breaking(ends_after=10)
+    lines: list[str] = []
+    assert client.follow("job", lines.append).status.is_terminal()
+    assert lines == ["one", "two"]
+
+
+def test_a_cluster_that_does_not_answer_any_more_is_given_up(monkeypatch):
+    monkeypatch.setattr("jobs.cluster_client.PATIENCE_S", 0.05)
+    monkeypatch.setattr("jobs.cluster_client.RETRY_S", 0.02)
+    client = object.__new__(ClusterClient)
+    client.address, client._client = ADDRESS, Breaking(ends_after=0)
+    with pytest.raises(JobFailedError, match=f"{ADDRESS} has not answered for"):
+        client.follow("job", print)
 
 
 def test_a_storage_that_only_this_machine_has_is_refused():
