@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.train_worker import peak_memory_bytes
-from mnist_core.artifact import publish_artifact
+from mnist_core.artifact import Manifest, publish_artifact
 from mnist_core.checkpoints import Checkpoint
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
@@ -20,6 +20,7 @@ from mnist_core.registry import promote
 from mnist_core.report import evaluation_files
 from mnist_core.runs import Run, StatusBoard
 from mnist_core.trainer import Trainer
+from mnist_core.training import Progress
 
 LIBRARIES = ("ai-edge-litert", "keras", "numpy", "ray", "tensorflow")
 
@@ -54,16 +55,14 @@ def publish_run(
     )
     predictor = load_predictor(model, device="cpu", threads=threads)
     evaluation, predictions = evaluate_model(predictor, test.images, test.labels)
-    history = [asdict(report) for report in final.progress.history]
-    best = final.progress.best
     published = final.progress.selected(config.select)
-    settings = {**config.identity(), "run": run.name}
-    libraries = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
     measured = {
         "validation": {"accuracy": published.validation_accuracy, "loss": published.validation_loss},
         "test": {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "count": evaluation.count},
         **calibrated,
     }
+    settings = {**config.identity(), "run": run.name}
+    libraries = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
     files = evaluation_files(
         evaluation,
         test.images,
@@ -73,7 +72,7 @@ def publish_run(
         dataset={**payload["dataset"], "split": "test"},
         tables={"Configuration": settings, "Dataset": payload["dataset"], "Libraries": libraries},
         command=_command(config),
-        history=history,
+        history=[asdict(report) for report in final.progress.history],
         best_epoch=published.epoch,
     )
     manifest = publish_artifact(
@@ -88,29 +87,41 @@ def publish_run(
     )
     if config.promote:
         promote(run.storage, config.model, manifest.version)
-    marks = board.marks
-    seconds = sum(report.seconds for report in final.progress.history)
     run.write_result(
-        {
-            "model": config.model,
-            "version": manifest.version,
-            "artifact": run.storage.path(f"models/{config.model}/{manifest.version}"),
-            "run": run.name,
-            "workers": trainer.share.world_size,
-            "epochs": config.epochs,
-            "dataset": payload["dataset"],
-            "train_seconds": round(seconds, 3),
-            "startup_seconds": round(marks["first_step"] - marks["command"], 3),
-            "marks": marks,
-            "images_per_second": round(payload["dataset"]["train"] * config.epochs / seconds, 1),
-            "peak_memory_bytes": peak_memory_bytes(),
-            **measured,
-            "best_epoch": best.epoch,
-            "published_epoch": published.epoch,
-            "promoted": config.promote,
-        }
+        _result(payload, config, run, final.progress, manifest, trainer.share.world_size, board) | measured
     )
     board.enter("done")
+
+
+def _result(
+    payload: dict[str, Any],
+    config: TrainConfig,
+    run: Run,
+    progress: Progress,
+    manifest: Manifest,
+    world_size: int,
+    board: StatusBoard,
+) -> dict[str, Any]:
+    """What a run came to, but for what was measured of its model."""
+    marks = board.marks
+    seconds = sum(report.seconds for report in progress.history)
+    return {
+        "model": config.model,
+        "version": manifest.version,
+        "artifact": run.storage.path(f"models/{manifest.reference}"),
+        "run": run.name,
+        "workers": world_size,
+        "epochs": config.epochs,
+        "dataset": payload["dataset"],
+        "train_seconds": round(seconds, 3),
+        "startup_seconds": round(marks["first_step"] - marks["command"], 3),
+        "marks": marks,
+        "images_per_second": round(payload["dataset"]["train"] * config.epochs / seconds, 1),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "best_epoch": progress.best.epoch,
+        "published_epoch": progress.selected(config.select).epoch,
+        "promoted": config.promote,
+    }
 
 
 def _command(config: TrainConfig) -> str:
