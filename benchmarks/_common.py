@@ -148,15 +148,15 @@ class Command:
         self._process = process
         self._output = output
 
-    def result(self) -> dict[str, Any]:
-        """Wait for the end and read the JSON object that the command printed last."""
-        self.wait()
+    def result(self, limit_s: float | None = RUN_LIMIT_S) -> dict[str, Any]:
+        """Wait for the end and read the JSON object that the command printed last; None: however long it takes."""
+        self.wait(limit_s)
         last_line = self._output.read_text().splitlines()[-1]
         return dict(json.loads(last_line))
 
-    def wait(self) -> None:
+    def wait(self, limit_s: float | None = RUN_LIMIT_S) -> None:
         """Wait for the end."""
-        if self._process.wait(RUN_LIMIT_S):
+        if self._process.wait(limit_s):
             raise self._failure()
 
     def wait_for(self, look: Callable[[], T | None]) -> T:

@@ -82,7 +82,7 @@ def train(recipe: str, seeds: Iterator[int], options: Sequence[str], storage: Pa
     name = ["--run", f"{recipe}-seed-{seed}", "--model", f"accuracy-{recipe}"]
     words = ["--recipe", recipe, "--seed", str(seed), *options, *name, "--storage", str(storage), "--json"]
     with started([*MNIST_TRAIN, *words], folder) as command:
-        result = command.result()
+        result = command.result(limit_s=None)
     accuracy, seconds = 100 * result["test"]["accuracy"], result["train_seconds"]
     print(f"{recipe}, seed {seed}: {accuracy:.2f}% in {seconds:.0f} s of training", file=sys.stderr, flush=True)
     return Trained(accuracy, seconds, result["epochs"], result["artifact"], result.get("parameters"))
