@@ -31,6 +31,10 @@ _RUN_LENGTH_COST: Final = 32
 """Pillow reads a run-length encoded BMP in Python."""
 
 
+_BMP_HEADERS: Final = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
+"""Lengths that a BMP's second header may have, as they stand there."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """What is known of an image file before it is decoded.
@@ -79,6 +83,23 @@ def read_image_file(data: bytes) -> ImageFile:
         return read(data)
     except (struct.error, IndexError, OverflowError) as err:
         raise ImageTruncatedError(f"received {len(data)} bytes of an image file, expected more: it is cut off") from err
+
+
+def looks_encoded(data: bytes) -> bool:
+    """Whether bytes begin as an image file does, and not as pixels of 28x28 images may by chance.
+
+    Args:
+        data: An image file, or pixels. Two or three bytes of a signature are as good as any pixels: what follows them
+            in a BMP, JPEG or WebP is looked at too.
+    """
+    if not data.startswith(_SIGNATURES):
+        return False
+    if data.startswith(b"BM"):
+        return data[14:18] in _BMP_HEADERS
+    if data.startswith(b"\xff\xd8\xff"):  # as white paper does too; but here a segment ends where a marker begins
+        end = 4 + int.from_bytes(data[4:6], "big")
+        return data[end : end + 1] == b"\xff"
+    return not data.startswith(b"RIFF") or data[8:12] == b"WEBP"
 
 
 def _read_png(data: bytes) -> ImageFile:
@@ -243,3 +264,4 @@ _READERS: Final[tuple[tuple[bytes, Callable[[bytes], ImageFile]], ...]] = (
     (b"II+\0", _read_tiff),
     (b"MM\0+", _read_tiff),
 )
+_SIGNATURES: Final = tuple(signature for signature, _ in _READERS)

@@ -2,9 +2,8 @@
 
 A storage is a flat map from keys such as ``models/mnist/3/manifest.json`` to bytes. A reader sees a whole object
 or none; `Storage.create` and `Storage.swap` let processes on different machines agree on who was first. Buckets
-are reached through obstore, with credentials and endpoint from the usual environment (``AWS_ACCESS_KEY_ID``,
-``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...). Folders are written here, because obstore neither
-syncs to disk nor swaps on a folder. Every failure is one `StorageError`.
+are reached through obstore, with credentials and endpoint from the usual environment (``AWS_ENDPOINT_URL``, ...).
+Folders are written here, because obstore neither syncs to disk nor swaps there. Every failure is one `StorageError`.
 """
 
 from __future__ import annotations
@@ -29,10 +28,9 @@ if TYPE_CHECKING:
     from obstore import UpdateVersion
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-# No leading dot: that is where lock and temporary files live. No leading dash, '..' or empty segment either.
 _SEGMENT: Final = r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,149}"
 KEY: Final = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,15}}")
-"""What a key may look like; use ``fullmatch``."""
+"""What a key may look like; use ``fullmatch``. No leading dot: that is where lock and temporary files live."""
 
 _NO_BUCKET: Final = "specified bucket does not exist"  # S3 and Google use the same words.
 
@@ -128,10 +126,10 @@ class Storage:
     @contextlib.contextmanager
     def _errors(self, key: str, verb: str) -> Iterator[None]:
         """Turn what the operating system and obstore raise into one line that says where, what and how to fix it."""
-        where = self.path(key)
         try:
             yield
         except (BaseError, OSError) as err:
+            where = self.path(key)
             if isinstance(err, FileNotFoundError) and _NO_BUCKET not in str(err):
                 raise ObjectNotFoundError(f"{where}: not there; check the name and --storage") from err
             raise StorageError(f"cannot {verb} {where}: {reason_of(err)}") from err

@@ -7,7 +7,6 @@ verified and warm: Ray sends nobody to it before its constructor has returned.
 from __future__ import annotations
 
 import gc
-import logging
 import math
 from typing import Any, Final
 
@@ -28,7 +27,10 @@ LOOK_BACK_S: Final = 3.0
 """Ray's own 10 and 30 s are for requests that take seconds."""
 
 GRACE_S: Final = 20.0
-"""Seconds in which a replica that is taken away finishes what it has."""
+"""Seconds in which a replica that is taken away finishes what it has, at least."""
+
+SPARE_GRACE_S: Final = 5.0
+"""Seconds that it has beyond the longest request; of these, it is still reachable for 2 (``serve.front``)."""
 
 
 def long_way() -> App:
@@ -47,7 +49,6 @@ class Replica(InferenceMethods):
     async def __init__(self, settings: str) -> None:  # type: ignore[misc]
         # Parsing thousands of numbers makes objects and no garbage; of 1 s, 0.7 s was the search for some.
         gc.set_threshold(100_000, 50, 1000)
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a body is told to its sender
         self._service = Service(ServeConfig.model_validate_json(settings))
         open_lane(build_app(self._service))
         # What is there now stays. Ray has a worker collect now and then: 80 ms in which nobody was answered, now 1.
@@ -106,7 +107,7 @@ def deployment(config: ServeConfig) -> ray_serve.Application:
             name=NAME,
             autoscaling_config=scaling,
             max_ongoing_requests=config.max_queue_images,
-            graceful_shutdown_timeout_s=GRACE_S,
+            graceful_shutdown_timeout_s=max(GRACE_S, config.request_timeout_s + SPARE_GRACE_S),
             ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": int(config.device == "gpu")},
         )
         .bind(settings)

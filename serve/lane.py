@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from starlette.middleware import Middleware
 
-from mnist_core.errors import DeadlineError, RequestError, RequestTooLargeError
+from mnist_core.errors import DeadlineError, OverloadedError, RequestError, RequestTooLargeError
 from serve.calls import Call, Reply
 from serve.front import keep_on_host
 from serve.routing import Route
@@ -37,6 +37,9 @@ TIMEOUT_HEADER: Final = b"x-request-timeout-seconds"
 
 CLIENT_GONE: Final = 499
 """What is counted where the client went away; HTTP has no status for it."""
+
+BODIES_AT_ONCE: Final = 8
+"""How many bodies as long as may be have room in a replica together; of shorter ones, more."""
 
 _current: App | None = None
 
@@ -93,6 +96,7 @@ class Door:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._claimed = 0
 
     async def answer(self, route: Route, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -111,22 +115,31 @@ class Door:
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
         metrics.arrived()
         reply = Reply(b"", CLIENT_GONE, code="cancelled")
+        claimed = 0
         try:
             call = Call(b"", headers, scope["query_string"], version, request_id=request_id)
             if route.guarded:
                 service.authorize(call)
             call.deadline = started + self._timeout(call)
-            call.body = await self._read(call, receive)
-            reply = await route.handler(call, service)
+            if _is_whole(receive):
+                body = await self._read(receive, [])
+            else:
+                claimed = self._claim(call)
+                body = await self._read_in_time(receive)
+            if body is not None:
+                call.body = body
+                reply = await route.handler(call, service)
         except Exception as err:
             reply = route.error(err, request_id)
             if reply.status == 500:
                 service.failed(request_id, err)
         finally:
+            self._claimed -= claimed
             seconds = time.monotonic() - started
             metrics.left(route.protocol, reply.status, reply.code, seconds)
             service.access_log.write(scope, reply, request_id, seconds)
-        await _send(reply, request_id, send)
+        if reply.status != CLIENT_GONE:
+            await _send(reply, request_id, send)
 
     def _timeout(self, call: Call) -> float:
         limit = self._service.config.request_timeout_s
@@ -142,32 +155,54 @@ class Door:
             raise RequestError(f"{TIMEOUT_HEADER.decode()}: received {received!r}, expected seconds above 0")
         return min(wanted, limit)
 
-    async def _read(self, call: Call, receive: Receive) -> bytes:
-        """Read the body, not more than is allowed and not for longer."""
+    def _claim(self, call: Call) -> int:
+        """Reserve memory for a body that is still to come: its bytes, until the request is answered.
+
+        Who does not say a length may send as much as is allowed. What came in one piece with its head is not counted:
+        it is small, and those requests are many.
+        """
         most = self._service.config.max_body_bytes
         length = call.header(b"content-length")
-        if length.isdigit() and int(length) > most:
-            raise _too_large(int(length), most)
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if len(body) > most:
-            raise _too_large(len(body), most)
-        if not message.get("more_body"):
-            return body
-        chunks = [body]
-        size = len(body)
+        unknown = most if b"transfer-encoding" in call.headers else 0
+        size = int(length) if length.isdigit() else unknown
+        if size > most:
+            raise _too_large(size, most)
+        room = BODIES_AT_ONCE * most
+        if self._claimed + size > room:
+            raise OverloadedError(f"requests of {self._claimed} bytes are in work, at most {room} may be; try later")
+        self._claimed += size
+        return size
+
+    async def _read_in_time(self, receive: Receive) -> bytes | None:
+        limit = self._service.config.body_timeout_s
+        chunks: list[bytes] = []
         try:
-            async with asyncio.timeout(self._service.config.body_timeout_s):
-                while message.get("more_body"):
-                    message = await receive()
-                    chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
-                    if size > most:
-                        raise _too_large(size, most)
+            async with asyncio.timeout(limit):
+                return await self._read(receive, chunks)
         except TimeoutError as err:
-            limit = self._service.config.body_timeout_s
+            size = sum(map(len, chunks))
             raise DeadlineError(f"received {size} bytes of a request in {limit:g} s, expected all of it") from err
-        return b"".join(chunks)
+
+    async def _read(self, receive: Receive, chunks: list[bytes]) -> bytes | None:
+        """Read the body, not more than is allowed; None if the client went away before its end."""
+        most = self._service.config.max_body_bytes
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > most:
+                raise _too_large(size, most)
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return b"".join(chunks)
+
+
+def _is_whole(receive: Receive) -> bool:
+    """Whether uvicorn has a whole request already, so that no time can pass; elsewhere that is not known."""
+    return getattr(getattr(receive, "__self__", None), "more_body", None) is False
 
 
 def _too_large(size: int, most: int) -> RequestTooLargeError:

@@ -83,6 +83,7 @@ class ServedModels:
         self._published = is_reference(reference)
         self._follows = self._published and "/" not in reference
         self._loading = threading.Lock()
+        self._changing = threading.Lock()  # of what is loaded; nobody holds it for long
         self._others: OrderedDict[str, ServedModel] = OrderedDict()
         self._refused: str | None = None
         self.current = self._load(reference)
@@ -97,10 +98,14 @@ class ServedModels:
         current = self.current
         if version is None or version == current.version:
             return current
-        return self._others.get(version)
+        with self._changing:
+            model = self._others.get(version)
+            if model is not None:
+                self._others.move_to_end(version)
+        return model
 
     def open(self, version: str) -> ServedModel:
-        """Load an older or newer version; it stays loaded for a while.
+        """Load an older or newer version; it stays loaded while others are asked for less recently.
 
         Raises:
             ArtifactError: It is broken.
@@ -111,9 +116,8 @@ class ServedModels:
             if model is None:
                 self._check_version(version)
                 model = self._load(f"{self.name}/{version}")
-                self._keep(model)
-            elif version in self._others:
-                self._others.move_to_end(version)
+                with self._changing:
+                    self._keep(model)
         return model
 
     def versions(self) -> list[str]:
@@ -143,8 +147,8 @@ class ServedModels:
                 self._refused = version
             logger.error("goes on serving %s: %s", self.current.reference, err)
             return False
-        before, self.current = self.current, model
-        with self._loading:
+        with self._changing:
+            before, self.current = self.current, model
             self._others.pop(version, None)
             self._keep(before)
         self._refused = None

@@ -3,7 +3,8 @@
 The answer is the same for one and for many: ``{"predictions": [...], "model_version": "mnist/3"}``, one prediction an
 image, in order. A bad image among several is one ``{"error": ...}`` among the predictions; one that came alone is the
 request's error. With ``?split=true`` an image is a picture of several digits, and a prediction is
-``{"text": "90210", "digits": [...]}``, each digit with its box.
+``{"text": "90210", "digits": [...]}``, each digit with its box. Bytes that do not say whether they are pixels or a file
+(``application/octet-stream``) are pixels if they are as long as some images, unless they begin as a file does.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from mnist_core.cutting import Digits
 from mnist_core.errors import ImageError, NotAnImageError, RequestError, UnsupportedMediaError
+from mnist_core.image_files import looks_encoded
 from mnist_core.predictor import Predictions
 from mnist_core.splits import IMAGE_SIZE
 from serve.calls import Call, Reply, json_reply, read_json
@@ -41,8 +43,9 @@ async def predict(call: Call, service: Service) -> Reply:
     kind = kind.strip().lower()
     if call.query and _asks(call, "split"):
         return await _split(kind, parameters, call, service)
-    if kind == b"application/octet-stream" and len(call.body) % PIXELS == 0 and call.body:
-        images = np.frombuffer(call.body, np.uint8).reshape(-1, *IMAGE_SIZE)
+    body = call.body
+    if kind == b"application/octet-stream" and len(body) % PIXELS == 0 and body and not looks_encoded(body):
+        images = np.frombuffer(body, np.uint8).reshape(-1, *IMAGE_SIZE)
         answer = await service.classify_pixels(images, call.version, call.deadline)
     else:
         files = _read_files(kind, parameters, call, service)

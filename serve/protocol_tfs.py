@@ -64,7 +64,7 @@ async def predict(call: Call, service: Service) -> Reply:
     await service.model(call.version)
     pixels, files = _read_images(images, name)
     if files:
-        await _decode(files, pixels, name, service)
+        await _decode(files, pixels, name, service, call.deadline)
     answer = await service.classify_pixels(pixels, call.version, call.deadline)
     if answer.errors:
         raise ImageError(_name_bad(answer.errors, name))
@@ -192,9 +192,11 @@ def _flatten(value: Any) -> list[Any]:
     return numbers
 
 
-async def _decode(files: dict[int, bytes], pixels: npt.NDArray[np.uint8], name: str, service: Service) -> None:
+async def _decode(
+    files: dict[int, bytes], pixels: npt.NDArray[np.uint8], name: str, service: Service, deadline: float
+) -> None:
     """Put what is in files among the pixels."""
-    decoded, found = await service.decode(list(files.values()))
+    decoded, found = await service.decode(list(files.values()), deadline)
     positions = list(files)
     if found:
         raise ImageError(_name_bad({positions[index]: err for index, err in found.items()}, name))

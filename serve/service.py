@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from mnist_core.config_serve import ServeConfig
 from mnist_core.cutting import Digits
 from mnist_core.engines import usable_cpus
-from mnist_core.errors import ImageBlankError, ImageError, RequestTooLargeError
+from mnist_core.errors import DeadlineError, ImageBlankError, ImageError, OverloadedError, RequestTooLargeError
 from mnist_core.images import ImageLimits, decode_image, prepare_images
 from mnist_core.predictor import Predictions
 from mnist_core.splits import IMAGE_SIZE
@@ -30,6 +31,8 @@ from serve.models import ServedModel, ServedModels
 
 FOLLOW_INTERVAL_S: Final = 1.0
 """How often the registry's pointer is read."""
+
+Decoded = TypeVar("Decoded")
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +94,9 @@ class Service:
         )
         self._keys = ApiKeys(config.api_key_file)
         self._decoders = ThreadPoolExecutor(max(1, usable_cpus()), "decoder")
+        self._undecoded = 0
+        # Of its own: versions are loaded one at a time, and those who wait for one are to keep no decoder waiting.
+        self._loader = ThreadPoolExecutor(1, "loader")
         # One thread: a batch has all threads of the engine.
         self._engine = ThreadPoolExecutor(1, "engine")
         self.batcher = Batcher(self._engine, config.max_batch_size, config.max_queue_images, self.metrics)
@@ -120,7 +126,7 @@ class Service:
         model = self.models.loaded(version)
         if model is None:
             assert version is not None
-            model = await asyncio.get_running_loop().run_in_executor(self._decoders, self.models.open, version)
+            model = await asyncio.get_running_loop().run_in_executor(self._loader, self.models.open, version)
         return model
 
     def check_count(self, num_images: int) -> None:
@@ -162,7 +168,7 @@ class Service:
         """Classify encoded images: PNG, JPEG, BMP, GIF, WebP or TIFF. All else as in ``classify_pixels``."""
         self.check_count(len(files))
         model = self.models.loaded(version) or await self.model(version)
-        pixels, errors = await self.decode(files)
+        pixels, errors = await self.decode(files, deadline)
         return await self._answer(pixels, errors, model, deadline)
 
     async def split_files(self, files: Sequence[bytes], version: str | None, deadline: float) -> SplitAnswer:
@@ -181,27 +187,42 @@ class Service:
         """
         self.check_count(len(files))
         model = self.models.loaded(version) or await self.model(version)
-        loop = asyncio.get_running_loop()
         most, most_together = self.config.max_digits, self.config.max_request_images
-        started = time.monotonic()
-        found, errors = await loop.run_in_executor(
-            self._decoders, split.find_all, files, self.limits, most, most_together, deadline
+        found, errors = await self._decode(
+            len(files), partial(split.find_all, files, self.limits, most, most_together, deadline)
         )
-        self.metrics.decoded(time.monotonic() - started)
         pixels = np.concatenate([np.empty((0, *IMAGE_SIZE), np.uint8), *(each.pixels for each in found.values())])
         predictions = await self.batcher.predict(pixels, model, deadline)
         # Not on the event loop: it takes as long as many a request does altogether.
-        digits = await loop.run_in_executor(
+        digits = await asyncio.get_running_loop().run_in_executor(
             self._decoders, split.choose_all, found, predictions, errors, most, most_together
         )
         rejected = sum(int(np.count_nonzero(each.predictions.rejected)) for each in digits.values())
         self.metrics.answered(model.reference, sum(len(each) for each in digits.values()), rejected)
         return SplitAnswer(model, digits, errors)
 
-    async def decode(self, files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
-        """Decode images as ``decode_files`` does, aside, so that the loop stays free."""
+    async def decode(
+        self, files: Sequence[bytes], deadline: float
+    ) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
+        """Decode images as ``decode_files`` does, aside, so that the loop stays free.
+
+        Raises:
+            DeadlineError: The time was over.
+            OverloadedError: Too many images wait.
+        """
+        return await self._decode(len(files), partial(decode_files, files, self.limits, deadline))
+
+    async def _decode(self, num_files: int, work: Callable[[], Decoded]) -> Decoded:
+        """Have a decoder do some work; as with the batcher, what an idle replica can take is never refused."""
+        most = self.config.max_queue_images
+        if self._undecoded and self._undecoded + num_files > most:
+            raise OverloadedError(f"{self._undecoded} images wait to be decoded, at most {most} may; try again later")
         started = time.monotonic()
-        decoded = await asyncio.get_running_loop().run_in_executor(self._decoders, decode_files, files, self.limits)
+        self._undecoded += num_files
+        try:
+            decoded = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        finally:
+            self._undecoded -= num_files
         self.metrics.decoded(time.monotonic() - started)
         return decoded
 
@@ -222,6 +243,7 @@ class Service:
         self.metrics.flush()
         self.access_log.flush()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._loader.shutdown(wait=False, cancel_futures=True)
         self._engine.shutdown(wait=False, cancel_futures=True)
 
     def failed(self, request_id: str, err: Exception) -> None:
@@ -238,11 +260,27 @@ class Service:
         self.metrics.serving(self.models.current)
 
 
-def decode_files(files: Sequence[bytes], limits: ImageLimits) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
-    """Decode images; what is bad is told by position, and its pixels are zero: uint8 (N, 28, 28)."""
+def decode_files(
+    files: Sequence[bytes], limits: ImageLimits, deadline: float
+) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
+    """Decode images.
+
+    Args:
+        files: The images.
+        limits: What is refused unread.
+        deadline: By ``time.monotonic``; a file of some kilobytes may take a tenth of a second.
+
+    Returns:
+        Pixels, uint8 (N, 28, 28), zeros where an image is bad; and by position, what was wrong.
+
+    Raises:
+        DeadlineError: The time was over.
+    """
     pixels = np.zeros((len(files), *IMAGE_SIZE), np.uint8)
     errors: dict[int, ImageError] = {}
     for index, data in enumerate(files):
+        if time.monotonic() > deadline:
+            raise DeadlineError(f"the request's time was over when {index} of {len(files)} images had been decoded")
         try:
             pixels[index] = decode_image(data, limits).pixels
         except ImageError as err:

@@ -8,8 +8,10 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from fuzz_requests import KINDS, Request, complaint, in_process, multipart, spoil, valid_requests
+from fuzz_images import valid_files
+from fuzz_requests import KINDS, PIXELS, Request, complaint, in_process, multipart, spoil, valid_requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,3 +148,20 @@ def test_a_body_that_is_too_long_is_refused_even_if_its_length_was_not_told(mode
     with in_process(model_storage, max_body_bytes=1000) as (runner, client):
         for path in PATHS:
             assert runner.run(client.post(Request(path, "application/json", b" " * 1001)))[0] == 413
+
+
+@pytest.mark.parametrize("file", valid_files(), ids=lambda file: f"{len(file)} bytes")
+def test_a_file_as_long_as_pixels_are_is_still_a_file(post: Post, file: bytes):
+    """Whose type was not told; most decoders do not mind what comes after the image."""
+    padded = file + bytes(-len(file) % PIXELS.size)
+    told = post(Request("/predict?pixels=1", "image/png", padded))
+    assert post(Request("/predict?pixels=1", "application/octet-stream", padded)) == told
+    assert told[0] == 200
+
+
+def test_pixels_that_begin_as_a_file_does_are_pixels(post: Post):
+    digit = PIXELS.copy()
+    for beginning in (b"BM", b"RIFF", b"\xff\xd8\xff"):
+        digit.ravel()[: len(beginning)] = np.frombuffer(beginning, np.uint8)
+        status, body = post(Request("/predict", "application/octet-stream", digit.tobytes()))
+        assert (status, len(json.loads(body)["predictions"])) == (200, 1)

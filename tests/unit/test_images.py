@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz_images import valid_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from mnist_core.datasets import load_dataset
 from mnist_core.errors import ImageError
+from mnist_core.image_files import looks_encoded
 from mnist_core.images import ImageLimits, decode_image, prepare_images
 
 DIGITS = load_dataset("uci-digits").test.images[:40]
@@ -193,3 +195,11 @@ def test_a_mutated_file_gives_a_digit_or_an_image_error_and_nothing_else(valid, 
 def test_any_bytes_are_refused_or_read(data):
     with contextlib.suppress(ImageError):
         decode_image(data)
+
+
+def test_every_kind_of_file_looks_like_one_and_pixels_do_not_though_they_begin_as_some_do():
+    assert all(map(looks_encoded, valid_files()))
+    assert not any(looks_encoded(digit.tobytes()) for digit in DIGITS)
+    for beginning in (b"", b"BM", b"RIFF", b"\xff\xd8\xff"):
+        for rest in (b"\0", b"\xc8", b"\xff"):
+            assert not looks_encoded(beginning.ljust(784, rest))

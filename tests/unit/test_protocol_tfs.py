@@ -36,7 +36,7 @@ class StubService(Service):
         self.limits = ImageLimits()
         self.metrics: Any = types.SimpleNamespace(decoded=lambda *_: None, answered=lambda *_: None)
         self.batcher: Any = types.SimpleNamespace(predict=self._predict)
-        self._decoders: Any = None  # those of the event loop
+        self._decoders, self._undecoded = None, 0  # the decoders of the event loop
         self.models: Any = types.SimpleNamespace(name="mnist", loaded=self._loaded, open=self._open)
 
     def _loaded(self, version):
