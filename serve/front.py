@@ -2,7 +2,8 @@
 
 Ray writes HAProxy's configuration and starts it. What Ray cannot be told, this module changes in that file on its way:
 Ray is given the command ``mnist-haproxy`` in HAProxy's place, which rewrites the file and becomes HAProxy. That is:
-metrics and statistics on loopback, TLS, and the time that a client may take for the headers of a request.
+metrics and statistics on loopback, TLS, the time that a client may take for the headers of a request, the client's own
+address, and HAProxy's own errors.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104
 FRONT_PORTS: Final = 4
 HEADER_TIMEOUT_S: Final = 10
-KEEP_ALIVE_S: Final = 75
+CLIENT_TIMEOUT_S: Final = 75
 GRPC_MARGIN_BYTES: Final = 1 << 20
 BUFFER_BYTES: Final = 64 * 1024
 """A request that fits is sent to another replica when the first dies before it answers; inference can be repeated."""
@@ -59,7 +60,7 @@ def front_environment(config: ServeConfig, folder: Path, ports: Sequence[int]) -
         # A dead replica has the fewest connections, so that retries would go to it again: one error takes it out.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(KEEP_ALIVE_S),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
@@ -68,6 +69,8 @@ def front_environment(config: ServeConfig, folder: Path, ports: Sequence[int]) -
         # Ray reads a message whole before anybody can refuse it.
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(config.max_body_bytes + GRPC_MARGIN_BYTES),
         HOST_VARIABLE: config.host,
+        # Replicas take a client's address from HAProxy, which is on any node and lets no client name one, see adapt.
+        "FORWARDED_ALLOW_IPS": "*",
         # HAProxy is started again when it has failed three of these checks: it is back after 10 s, not 28.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
@@ -156,13 +159,17 @@ def adapt(text: str, cert_file: str | None, host: str | None = None) -> str:
     text, defaults = re.subn(
         r"(?m)^defaults\n",
         # A line for every request would go to a port where nobody listens; replicas have a log of their own.
-        f"defaults\n    option dontlog-normal\n    timeout http-request {HEADER_TIMEOUT_S}s\n"
-        f"    timeout http-keep-alive {KEEP_ALIVE_S}s\n",
+        f"defaults\n    option dontlog-normal\n    option forwardfor\n    timeout http-request {HEADER_TIMEOUT_S}s\n",
         text,
     )
+    # They make 500, which clients do not repeat, of HAProxy's 502, 503 and 504; over gRPC, UNKNOWN of UNAVAILABLE.
+    text, error_files = re.subn(r"(?m)^\s+errorfile 50[234] .*\n", "", text)
     http, grpc = _tls(cert_file, "h2,http/1.1"), _tls(cert_file, "h2") or " proto h2"
-    text, fronts = re.subn(r"(?m)^(frontend http_frontend\n\s+bind \S+)$", rf"\1{http}", text)
-    text = re.sub(r"(?m)^(frontend grpc_frontend\n(?:\s+#.*\n)*\s+bind \S+) proto h2$", rf"\1{grpc}", text)
+    claimed = "\n    http-request del-header x-forwarded-for"  # what a client says of itself
+    text, fronts = re.subn(r"(?m)^(frontend http_frontend\n\s+bind \S+)$", rf"\1{http}{claimed}", text)
+    text, grpc_fronts = re.subn(
+        r"(?m)^(frontend grpc_frontend\n(?:\s+#.*\n)*\s+bind \S+) proto h2$", rf"\1{grpc}{claimed}", text
+    )
     # Ours is the only application and takes every path: where HAProxy knows of none, it has only just started.
     text, nowhere = re.subn(
         r"(?m)^(backend default_backend\n\s+http-request return status )404 .*$",
@@ -174,7 +181,8 @@ def adapt(text: str, cert_file: str | None, host: str | None = None) -> str:
         front = r"(?m)^(frontend (?:http|grpc)_frontend\n(?:\s+#.*\n)*\s+bind )127\.0\.0\.1:(\d+)"
         text = re.sub(front, rf"\g<1>{LOOPBACK}:\2,{host}:\2", text)
         text = re.sub(r"(?m)^(\s+server \S+ )127\.0\.0\.1:(?!.* backup$)", rf"\g<1>{host}:", text)
-    if (metrics, statistics, defaults, fronts, nowhere) != (1, 1, 1, 1, 1):
+    found = (metrics, statistics, defaults, error_files, fronts, nowhere, grpc_fronts)
+    if found != (1, 1, 1, 3, 1, 1, text.count("frontend grpc_frontend\n")):
         raise ValueError("HAProxy's configuration is not as Ray 2.60 writes it")
     return text
 

@@ -221,7 +221,9 @@ async def _answer(name: str, data: bytes, context: Any, service: Service) -> Any
         seconds = time.monotonic() - started
         metrics.left(PROTOCOL, status, code, seconds)
         if service.config.access_log:
-            scope = {"client": (_host(context.peer()), 0), "method": "POST", "path": f"/{SERVICE}/{name}"}
+            # HAProxy says who it was that called it, and passes on no such header of a client.
+            client = headers.get(b"x-forwarded-for", b"").decode("latin-1") or _host(context.peer())
+            scope = {"client": (client, 0), "method": "POST", "path": f"/{SERVICE}/{name}"}
             service.access_log.write(scope, Reply(response.SerializeToString(), status, code=code), request_id, seconds)
     return response
 

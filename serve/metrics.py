@@ -1,13 +1,17 @@
 """What a replica counts, as Prometheus reads it: Ray's metrics carry it to each node's exporter.
 
 A number handed to Ray costs 3 us on the way of a request, and a request has four of them: they are added up here in
-plain Python and handed over once a second.
+plain Python and handed over once a second. Ray's own histograms take one observation at a time, so ours are gauges with
+the names and labels that a histogram has for Prometheus.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter as Tally
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 from ray.serve import metrics as ray_metrics
@@ -19,8 +23,7 @@ FLUSH_S: Final = 1.0
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-MOST_SAMPLES: Final = 200
-"""Observations kept between two hand-overs, which take 3 us each in one piece; more would say the same."""
+PHASES: Final = ("request", "queue", "decode", "inference")
 
 
 class Metrics:
@@ -29,8 +32,8 @@ class Metrics:
     def __init__(self) -> None:
         self._requests: Tally[tuple[str, str, str]] = Tally()
         self._images: Tally[tuple[str, str]] = Tally()
-        self._batch_sizes: list[float] = []
-        self._seconds: dict[str, list[float]] = {"request": [], "queue": [], "decode": [], "inference": []}
+        self._batch_images = Histogram(SIZES)
+        self._seconds = {phase: Histogram(SECONDS) for phase in PHASES}
         self._version = ""
         self._in_flight = 0
         self._busy = 0.0
@@ -47,7 +50,7 @@ class Metrics:
         self._settle()
         self._in_flight -= 1
         self._requests[protocol, str(status), code] += 1
-        self._sample("request", seconds)
+        self._seconds["request"].observe(seconds)
 
     def average_in_flight(self) -> float:
         """Requests in work, on average since this was asked last: what the number of replicas follows."""
@@ -59,14 +62,13 @@ class Metrics:
 
     def batch(self, images: int, seconds: float, waited_s: float) -> None:
         """A batch was computed, whose first request had waited so long."""
-        if len(self._batch_sizes) < MOST_SAMPLES:
-            self._batch_sizes.append(images)
-        self._sample("inference", seconds)
-        self._sample("queue", waited_s)
+        self._batch_images.observe(images)
+        self._seconds["inference"].observe(seconds)
+        self._seconds["queue"].observe(waited_s)
 
     def decoded(self, seconds: float) -> None:
         """The images of a request were decoded."""
-        self._sample("decode", seconds)
+        self._seconds["decode"].observe(seconds)
 
     def answered(self, version: str, images: int, rejected: int) -> None:
         """A version has given so many images their digits, of which some look like none."""
@@ -89,24 +91,52 @@ class Metrics:
             if count:
                 self._ray.images.inc(count, tags={"version": version, "rejected": rejected})
         self._images.clear()
-        for size in self._batch_sizes:
-            self._ray.batch_size.observe(size)
-        self._batch_sizes.clear()
-        for phase, samples in self._seconds.items():
-            for seconds in samples:
-                self._ray.seconds.observe(seconds, tags={"phase": phase})
-            samples.clear()
+        self._ray.batch_images.set(self._batch_images, {})
+        for phase, seconds in self._seconds.items():
+            self._ray.seconds.set(seconds, {"phase": phase})
         self._ray.in_flight.set(self._in_flight)
-
-    def _sample(self, phase: str, seconds: float) -> None:
-        samples = self._seconds[phase]
-        if len(samples) < MOST_SAMPLES:
-            samples.append(seconds)
 
     def _settle(self) -> None:
         now = time.monotonic()
         self._busy += self._in_flight * (now - self._changed_at)
         self._changed_at = now
+
+
+class Histogram:
+    """Observations since the beginning, counted by the bounds between which they are.
+
+    Args:
+        bounds: Each is the largest value of its bucket; above the last there is one more.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """For each bound, as Prometheus writes it, how many observations were at most that; the last has all."""
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        return list(zip(names, accumulate(self._counts), strict=True))
+
+
+class _RayHistogram:
+    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...] = ()) -> None:
+        self._bucket = ray_metrics.Gauge(f"{name}_bucket", description=description, tag_keys=(*tag_keys, "le"))
+        self._count = ray_metrics.Gauge(f"{name}_count", description=description, tag_keys=tag_keys)
+        self._sum = ray_metrics.Gauge(f"{name}_sum", description=description, tag_keys=tag_keys)
+
+    def set(self, histogram: Histogram, tags: dict[str, str]) -> None:
+        buckets = histogram.buckets()
+        for bound, count in buckets:
+            self._bucket.set(count, tags={**tags, "le": bound})
+        self._count.set(buckets[-1][1], tags=tags)
+        self._sum.set(histogram.total, tags=tags)
 
 
 class _RayMetrics:
@@ -117,14 +147,11 @@ class _RayMetrics:
         self.images = ray_metrics.Counter(
             "mnist_images", description="Images that got a digit.", tag_keys=("version", "rejected")
         )
-        self.batch_size = ray_metrics.Histogram(
-            "mnist_batch_images", description="Images in a batch.", boundaries=list(SIZES)
-        )
-        self.seconds = ray_metrics.Histogram(
+        self.batch_images = _RayHistogram("mnist_batch_images", "Images in a batch.")
+        self.seconds = _RayHistogram(
             "mnist_seconds",
-            description="Seconds by phase: request, queue (of a batch's first), decode, inference (of a batch).",
-            boundaries=list(SECONDS),
-            tag_keys=("phase",),
+            "Seconds by phase: request, queue (of a batch's first), decode, inference (of a batch).",
+            ("phase",),
         )
         self.in_flight = ray_metrics.Gauge("mnist_in_flight", description="Requests in work.")
         self.model = ray_metrics.Gauge(

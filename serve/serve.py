@@ -26,14 +26,14 @@ from mnist_core.ports import held_ports
 from mnist_core.registry import open_model
 from mnist_core.storage import open_storage
 from serve.api_keys import ApiKeys
+from serve.application import application, wait_until_running, watch
 from serve.front import EVERYWHERE, FRONT_PORTS, HOST_VARIABLE, LOOPBACK, front_environment
 from serve.welcome import describe, lines_to_paste
 
-APPLICATION: Final = "mnist"
 READY_TIMEOUT_S: Final = 120.0
-GRPC_SERVICE: Final = "serve.grpc_v2:add_GRPCInferenceServiceServicer_to_server"
-CHECK_S: Final = 2.0
-"""How often the application's state is looked at while it serves."""
+"""In which an application that runs has to answer."""
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         ArtifactError: The model is broken.
         ConfigError: The file with API keys holds none.
         ModelNotFoundError: There is no such model.
-        ResourcesError: A port is taken, or Ray has not enough CPUs.
+        ResourcesError: A port is taken, or Ray has not enough CPUs or GPUs.
         ServingFailedError: The application does not start, or fails while it serves.
     """
     started, stdout = time.monotonic(), sys.stdout
@@ -60,18 +60,21 @@ def run(config: ServeConfig) -> dict[str, Any]:
         port, grpc_port, *front_ports = stack.enter_context(held_ports(2 + FRONT_PORTS))
         config = _choose_ports(_choose_host(config), port, grpc_port)
         stack.enter_context(_ray(config, front_ports))
-        stack.enter_context(_application(config))
+        _heed_signals(stop)  # ray.init has put in a handler that ends the process at once, with code 15
+        http_host = LOOPBACK if _nodes_choose() else config.host
+        stack.enter_context(application(config, http_host, alone=choose_address() == LOCAL))
         result: dict[str, Any] = {
             "http": f"{'https' if config.tls_cert_file else 'http'}://{_reachable(config.host)}:{config.port}",
             "grpc": f"{_reachable(config.host)}:{config.grpc_port}",
             "model_version": f"{manifest.name}/{manifest.version}",
         }
         result["try"] = lines_to_paste(config, result["http"], manifest.name)
+        wait_until_running(config, stop)
         _wait_until_ready(config, result["http"], stop)
         result["startup_seconds"] = round(time.monotonic() - started, 3)
         if not stop.is_set():
             print(json.dumps(result) if config.json_output else describe(result), file=stdout, flush=True)
-        _watch(stop)
+        watch(stop)
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 
 
@@ -118,15 +121,20 @@ def _reachable(host: str) -> str:
 def _stop_signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, instead of tearing Ray down in the middle of something."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    _heed_signals(stop)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _heed_signals(stop: threading.Event) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other thread may
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: stop.set())
 
 
 @contextmanager
@@ -160,62 +168,6 @@ def _ray(config: ServeConfig, front_ports: list[int]) -> Iterator[None]:
             ray.shutdown()
 
 
-@contextmanager
-def _application(config: ServeConfig) -> Iterator[None]:
-    """Our application on Ray Serve, for as long as the block lasts."""
-    from ray import serve as ray_serve
-    from ray.exceptions import RayError
-    from ray.serve.config import HTTPOptions, gRPCOptions
-
-    from serve.app import deployment
-
-    _refuse_others(config)
-    try:
-        ray_serve.start(
-            http_options=HTTPOptions(host=LOOPBACK if _nodes_choose() else config.host, port=config.port),
-            grpc_options=gRPCOptions(port=config.grpc_port, grpc_servicer_functions=[GRPC_SERVICE]),
-        )
-        ray_serve.run(deployment(config), name=APPLICATION, route_prefix="/")
-    except (RuntimeError, TimeoutError, RayError) as err:
-        _take_down()
-        raise ServingFailedError(f"the application did not start: {err}") from err
-    try:
-        yield
-    finally:
-        _take_down()
-
-
-def _refuse_others(config: ServeConfig) -> None:
-    """What a cluster serves already stays as it is: its ports, and an endpoint that another job has started."""
-    from ray import serve as ray_serve
-    from ray.serve.context import _get_global_client
-
-    running = _get_global_client(raise_if_no_controller_running=False)
-    if running is None:
-        return
-    port = running.http_config.port
-    if port != config.port:
-        raise ServingFailedError(f"Ray Serve runs on this cluster and listens on {port}: use --port {port}")
-    if APPLICATION in ray_serve.status().applications:
-        raise ServingFailedError(
-            "this cluster has an endpoint already: mnist jobs stop its job, or serve shutdown; a new model needs "
-            "neither, see mnist models promote"
-        )
-
-
-def _take_down() -> None:
-    """End Ray Serve, or only our application where a cluster has others.
-
-    Once told, Ray's controller does it by itself: this process may be killed three seconds after it was asked to stop.
-    """
-    from ray import serve as ray_serve
-
-    if set(ray_serve.status().applications) - {APPLICATION}:
-        ray_serve.delete(APPLICATION, _blocking=False)
-    else:
-        ray_serve.shutdown()
-
-
 def _wait_until_ready(config: ServeConfig, address: str, stop: threading.Event) -> None:
     context = ssl.create_default_context(cafile=config.tls_cert_file) if config.tls_cert_file else None
     if context:
@@ -229,17 +181,3 @@ def _wait_until_ready(config: ServeConfig, address: str, stop: threading.Event) 
             if time.monotonic() > deadline:
                 raise ServingFailedError(f"{address} does not answer: {err}") from err
             stop.wait(0.1)
-
-
-def _watch(stop: threading.Event) -> None:
-    """Wait for the signal; meanwhile notice when the application has failed for good."""
-    from ray import serve as ray_serve
-
-    while not stop.wait(CHECK_S):
-        try:
-            application = ray_serve.status().applications.get(APPLICATION)
-        except Exception:  # the controller is being restarted: Ray does that by itself
-            logger.info("the controller does not answer", exc_info=True)
-            continue
-        if application and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            logger.warning("application %s: %s", application.status.lower(), application.message)

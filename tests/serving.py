@@ -64,8 +64,10 @@ class Endpoint:
 
 
 @contextmanager
-def serving(storage: str, folder: Path, *flags: str, **env: str) -> Iterator[Endpoint]:
-    """Serve until the end of the block, then stop as Ctrl-C does, and see that nothing is left."""
+def serving(
+    storage: str, folder: Path, *flags: str, stop: signal.Signals = signal.SIGINT, **env: str
+) -> Iterator[Endpoint]:
+    """Serve until the end of the block, then stop by a signal, that of Ctrl-C, and see that nothing is left."""
     output, errors = folder / "serve.out", folder / "serve.err"
     command = [sys.executable, "-m", "jobs.cli", "serve", "--port", "0", "--grpc-port", "0", "--json"]
     with output.open("w") as out, errors.open("w") as err:
@@ -83,7 +85,7 @@ def serving(storage: str, folder: Path, *flags: str, **env: str) -> Iterator[End
         assert process.poll() is None, errors.read_text()
         yield Endpoint(process, json.loads(output.read_text().splitlines()[0]), errors)
         left = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         assert process.wait(DEADLINE_S) == 0, errors.read_text()
         assert not psutil.wait_procs(left, 20)[1]
     finally:

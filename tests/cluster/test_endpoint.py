@@ -57,13 +57,13 @@ def test_a_second_endpoint_is_refused_and_the_first_goes_on(cluster, words, mess
 
 def documented() -> list[tuple[str, set[str], str]]:
     """The rows of the table of ports: ports (a pattern), processes and where they listen."""
-    rows = re.findall(r"^\| ([\d, -]+|any) \| `([^|]+)` \| (loopback|own|all) \|", SECURITY.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| ([\d, -]+) \| `([^|]+)` \| (loopback|own|all) \|", SECURITY.read_text(), re.MULTILINE)
     assert len(rows) > 10
     return [(ports, set(processes.split("`, `")), where) for ports, processes, where in rows]
 
 
 def allows(ports: str, port: int) -> bool:
-    ranges = [tuple(map(int, each.split("-"))) for each in ports.split(", ")] if ports != "any" else [(1, 65535)]
+    ranges = [tuple(map(int, each.split("-"))) for each in ports.split(", ")]
     return any(each[0] <= port <= each[-1] for each in ranges)
 
 

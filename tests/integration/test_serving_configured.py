@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -146,12 +148,13 @@ def test_only_a_named_origin_is_told_that_it_may_read_the_answer(guarded):
 
 
 def test_the_access_log_has_one_object_a_request_and_no_secret(guarded):
-    ask(guarded, x_request_id="find-me")
+    ask(guarded, x_request_id="find-me", x_forwarded_for="192.0.2.66")
     path = guarded[1] / "access.jsonl"
     poll(lambda: path.exists() and "find-me" in path.read_text())
     text = path.read_text()
     entry = next(each for each in map(json.loads, text.splitlines()) if each["request_id"] == "find-me")
     assert (entry["method"], entry["path"], entry["status"], entry["code"]) == ("POST", "/predict", 200, None)
+    assert entry["client"] == "127.0.0.1"  # not what the client says of itself
     assert 0 < entry["seconds"] < 30
     assert "first-key" not in text
 
@@ -159,6 +162,41 @@ def test_the_access_log_has_one_object_a_request_and_no_secret(guarded):
 def test_a_request_id_goes_in_and_out_if_it_is_harmless(guarded):
     assert ask(guarded, x_request_id="abc-1")[1]["x-request-id"] == "abc-1"
     assert re.fullmatch("[0-9a-f]{16}", ask(guarded, x_request_id="x" * 200)[1]["x-request-id"])
+
+
+def test_sigterm_ends_it_as_ctrl_c_does(model_storage, tmp_path):
+    with serving(model_storage, tmp_path, stop=signal.SIGTERM):
+        pass
+    assert json.loads((tmp_path / "serve.out").read_text().splitlines()[-1])["seconds"] > 0
+
+
+def refused(*flags, **options):
+    """What a ``mnist serve`` says that does not start."""
+    command = [sys.executable, "-m", "jobs.cli", "serve", "--port", "0", "--grpc-port", "0", *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    return ended.stderr
+
+
+def test_what_does_not_fit_this_machine_is_said_and_not_waited_for(model_storage):
+    assert re.fullmatch(
+        r"error: the endpoint does not fit: --min-replicas 2 with --cpus-per-replica 640 \(1280 CPUs in all\), "
+        r"and Ray has \d+ CPUs \(.*\n",
+        refused("--storage", model_storage, "--min-replicas", "2", "--cpus-per-replica", "640"),
+    )
+
+
+def test_why_no_replica_starts_is_one_line(model_storage, tmp_path):
+    (tmp_path / "keys").write_text("key\n")
+    with (tmp_path / "keys").open() as keys:  # as --api-key-file <(...) does: no other process has this file
+        os.dup2(keys.fileno(), 200)
+        try:
+            said = refused("--storage", model_storage, "--api-key-file", "/proc/self/fd/200", pass_fds=[200])
+        finally:
+            os.close(200)
+    assert re.fullmatch(
+        r"error: the application did not start: .*--api-key-file /proc/self/fd/200: cannot be .*\n", said
+    )
 
 
 def test_a_port_that_is_taken_is_said_at_once(model_storage):

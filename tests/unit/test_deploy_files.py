@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shlex
 import tomllib
@@ -18,7 +19,7 @@ from mnist_core.config_sources import load_config
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = [ROOT / "cluster.yaml", ROOT / "deploy" / "on-prem.yaml"]
-KUBERAY = sorted((ROOT / "deploy" / "kuberay").glob("*.yaml"))
+KUBERAY = [ROOT / "deploy" / "kuberay" / f"{name}.yaml" for name in ("score", "serve", "train")]
 by_name = {"ids": lambda path: path.name}
 
 
@@ -57,6 +58,31 @@ def test_the_head_of_a_cluster_does_no_work():
     assert read(CLUSTERS[0])["available_node_types"]["head"]["resources"] == {"CPU": 0}
     assert read(CLUSTERS[0])["available_node_types"]["gpu"]["min_workers"] == 0
     assert any("--num-cpus=0" in each for each in read(CLUSTERS[1])["head_start_ray_commands"])
+
+
+def test_the_head_on_aws_has_the_rights_to_start_workers():
+    text, config = CLUSTERS[0].read_text(), read(CLUSTERS[0])
+    (policy,) = re.findall(r"(?ms)^ +# +(\{\"Version.*?\]\})$", text)
+    statements = json.loads(re.sub(r"(?m)^ +# +", "", policy))["Statement"]
+    rights = {
+        each["Resource"]: {*([each["Action"]] if isinstance(each["Action"], str) else each["Action"])}
+        for each in statements
+    }
+    types = config["available_node_types"]
+    roles = {name: each["node_config"]["IamInstanceProfile"]["Name"] for name, each in types.items()}
+    assert roles["head"] not in {roles["cpu"], roles["gpu"]}
+    for role in {roles["cpu"], roles["gpu"]}:
+        assert rights[f"arn:aws:iam::ACCOUNT:role/{role}"] == {"iam:PassRole"}
+    assert rights["arn:aws:ssm:*::parameter/aws/service/*"] == {"ssm:GetParameters"}
+    for each in types.values():
+        assert each["node_config"]["ImageId"].startswith("resolve:ssm:/aws/service/")
+    assert rights["*"] >= {"ec2:RunInstances", "ec2:TerminateInstances", "ec2:CreateTags"}
+
+
+def test_a_new_machine_on_aws_is_left_to_set_itself_up_first():
+    first, install = read(CLUSTERS[0])["initialization_commands"]
+    assert first.startswith("cloud-init status --wait")
+    assert install.count("apt-get -o DPkg::Lock::Timeout=300") == install.count("apt-get") == 2
 
 
 @pytest.mark.parametrize("path", CLUSTERS, **by_name)
@@ -102,6 +128,39 @@ def test_pods_run_as_nobody_special_with_a_token_and_the_pinned_ray(path):
         assert "mnist-node" in container["args"][0]
         assert group["template"]["metadata"]["annotations"] == {"ray.io/overwrite-container-cmd": "true"}
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("path", KUBERAY, **by_name)
+def test_the_operator_reaches_the_head(path):
+    head = clusters(read(path))["headGroupSpec"]
+    assert "dashboard-host" not in head["rayStartParams"]  # KubeRay's own is 0.0.0.0
+    assert "ports" not in head["template"]["spec"]["containers"][0]  # else the head's Service has only those
+
+
+def test_the_pods_of_the_endpoint_name_its_ports():
+    (group,) = clusters(read(ROOT / "deploy" / "kuberay" / "serve.yaml"))["workerGroupSpecs"]
+    named = {each["name"]: each["containerPort"] for each in group["template"]["spec"]["containers"][0]["ports"]}
+    service = read(ROOT / "deploy" / "kuberay" / "serve.yaml")["spec"]["serveService"]["spec"]["ports"]
+    assert named == {each["name"]: each["targetPort"] for each in service}
+
+
+def test_a_job_waits_for_workers_or_has_them_from_the_start():
+    for path in KUBERAY:
+        cluster = clusters(read(path))
+        (group,) = cluster["workerGroupSpecs"]
+        grows = cluster.get("enableInTreeAutoscaling", False)
+        assert grows or group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+        assert group["minReplicas"] or "--resource-wait-s" in read(path)["spec"]["entrypoint"]
+
+
+def test_from_beyond_the_pods_only_endpoint_and_dashboard_are_reached():
+    spec = read(ROOT / "deploy" / "kuberay" / "network-policy.yaml")["spec"]
+    pods = {"matchLabels": {"ray.io/is-ray-node": "yes"}}  # KubeRay's label
+    assert (spec["podSelector"], spec["policyTypes"]) == (pods, ["Ingress"])
+    each_other, dashboard, everybody = spec["ingress"]
+    assert each_other == {"from": [{"podSelector": pods}]}
+    assert dashboard["ports"] == [{"port": 8265}]
+    assert everybody == {"ports": [{"port": 8000}, {"port": 9000}]}
 
 
 @pytest.mark.parametrize("path", [each for each in KUBERAY if "serve" not in each.name], **by_name)

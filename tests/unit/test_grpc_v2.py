@@ -260,10 +260,11 @@ def test_requests_are_counted_and_logged_with_their_ids(tmp_path):
     response, trailers = call("ModelInfer", request_of(raw=IMAGES.tobytes()), service, [("x-request-id", "r5")])
     assert trailers["x-request-id"] == "r5"
     assert trailers["request_id"] == "of Ray"
-    refused(request_of(), grpc.StatusCode.INVALID_ARGUMENT, service, metadata=[("x-request-id", "spaces are none")])
+    sent = [("x-request-id", "spaces are none"), ("x-forwarded-for", "192.0.2.9")]  # HAProxy's, who called it
+    refused(request_of(), grpc.StatusCode.INVALID_ARGUMENT, service, metadata=sent)
     assert service.counted == [("grpc", 200, ""), ("grpc", 400, "bad_request")]
     (scope, reply, request_id, seconds), _ = service.logged
-    assert scope["client"][0] == "127.0.0.1"
+    assert [each[0]["client"][0] for each in service.logged] == ["127.0.0.1", "192.0.2.9"]
     assert (scope["path"], reply.status, request_id) == ("/inference.GRPCInferenceService/ModelInfer", 200, "r5")
     assert len(reply.body) == response.ByteSize()
     assert seconds > 0
