@@ -49,7 +49,7 @@ def loaded_with_keras(tmp_path_factory):
 def trained(network, temperature=1.0):
     """What a training network says outside of training: the members' mean softmax, sharpened or softened."""
     seen = np.repeat(IMAGES[..., None], len(network.outputs), axis=-1).astype(np.float32)
-    outputs = network([seen, np.zeros(len(IMAGES), np.uint32)], training=False)
+    outputs = network([seen, np.zeros((len(IMAGES), len(network.outputs)), np.uint32)], training=False)
     members = outputs if isinstance(outputs, list) else [outputs]
     mean = np.mean([special.softmax(logits.numpy().astype(np.float64), axis=1) for logits in members], axis=0)
     probabilities = special.softmax(np.log(mean) / temperature, axis=1)

@@ -221,7 +221,7 @@ def test_many_right_answers_in_one_micro_batch_are_no_divergence(monkeypatch):
     monkeypatch.setattr("mnist_core.trainer.LARGEST_TERM", 3.5)
     trainer = make_trainer(**PLAIN, batch_size=4)
     images = DATA.images[:4]
-    logits = trainer.network([images[..., None].astype(np.float32), np.zeros(4, np.uint32)], training=False)
+    logits = trainer.network([images[..., None].astype(np.float32), np.zeros((4, 1), np.uint32)], training=False)
     answered = Split(images, logits.numpy().argmax(axis=1).astype(np.uint8))
     (steps,) = epoch_steps(answered, trainer.config, Share(), epoch=0)
     ((loss, correct),) = trainer.run(steps, np.zeros(1, np.float32), 0)
