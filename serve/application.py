@@ -71,7 +71,7 @@ def application(config: ServeConfig, http_host: str, *, alone: bool) -> Iterator
 
 
 def wait_until_running(config: ServeConfig, stop: threading.Event) -> None:
-    """Wait until all replicas that are always there are there, or until told to stop.
+    """Wait until all replicas that are always there are there and every node knows them, or until told to stop.
 
     Raises:
         ResourcesError: They are not after ``START_TIMEOUT_S``.
@@ -81,11 +81,22 @@ def wait_until_running(config: ServeConfig, stop: threading.Event) -> None:
     while not stop.wait(START_CHECK_S):
         state = _state()
         if state and state.status == "RUNNING":
+            _wait_for_fronts()
             return
         if state and state.status == "DEPLOY_FAILED":
             raise _failed("\n".join([state.message, *(each.message for each in state.deployments.values())]))
         if time.monotonic() > deadline:
             raise _too_few(config, f"the endpoint did not start in {START_TIMEOUT_S:.0f} s")
+
+
+def _wait_for_fronts() -> None:
+    """Each node's HAProxy learns of the replicas by itself; before, it answers 503."""
+    from ray.serve.context import _get_global_client
+
+    try:
+        _get_global_client().wait_for_proxies_serving()
+    except TimeoutError as err:
+        raise _failed(str(err)) from err
 
 
 def watch(stop: threading.Event) -> None:
