@@ -149,9 +149,11 @@ def _evaluate_on_ray(model: Mapping[str, bytes], data: Split, config: EvaluateCo
         task, reference = ray.remote(evaluate_shard).options(num_cpus=threads), ray.put(model)
         try:
             parts = ray.get([task.remote(reference, images, labels, threads) for images, labels in shards])
-        except ray.exceptions.RayError as err:
-            if isinstance(cause := getattr(err, "cause", None), MnistError):
-                raise cause from err  # one line, where Ray's own text holds a traceback
+        except ray.exceptions.RayTaskError as err:
+            if isinstance(err.cause, MnistError):
+                raise err.cause from err  # one line, where Ray's own text holds a traceback
+            raise
+        except ray.exceptions.RayError as err:  # its process or its machine died
             raise ResourcesError(f"a task was lost: {' '.join(str(err).split())[:500]}; try again") from err
         return parts, time.perf_counter() - started
 

@@ -53,7 +53,7 @@ class ServedModel:
     @property
     def reference(self) -> str:
         """Name and version, as answers say it."""
-        return f"{self.manifest.name}/{self.manifest.version}"
+        return self.manifest.reference
 
     def predict(self, images: Any) -> Predictions:
         """Classify uint8 (N, 28, 28)."""

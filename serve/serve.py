@@ -66,7 +66,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
         result: dict[str, Any] = {
             "http": f"{'https' if config.tls_cert_file else 'http'}://{_reachable(config.host)}:{config.port}",
             "grpc": f"{_reachable(config.host)}:{config.grpc_port}",
-            "model_version": f"{manifest.name}/{manifest.version}",
+            "model_version": manifest.reference,
         }
         result["try"] = lines_to_paste(config, result["http"], manifest.name)
         wait_until_running(config, stop)

@@ -1,7 +1,8 @@
 """From what the user of a scoring job names to its plan: a list of work units that any worker can read.
 
-A unit is plain data, of bounded size, and the same for the same inputs. Problems that can be seen before the job
-starts are refused here. Which files an input means is decided in ``listing``; ``readers`` turns a unit into its items.
+A unit is plain data, of some thousand images but for a tar, which is one, and the same for the same inputs. Problems
+that can be seen before the job starts are refused here. Which files an input means is decided in ``listing``;
+``readers`` turns a unit into its items.
 """
 
 from __future__ import annotations
