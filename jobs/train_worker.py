@@ -24,7 +24,7 @@ from mnist_core.datasets import Split
 from mnist_core.errors import DivergedError
 from mnist_core.runs import Run, StatusBoard
 from mnist_core.storage import open_storage
-from mnist_core.tensorflow_setup import prepare_tensorflow
+from mnist_core.tensorflow_setup import keep_to_own_cores, prepare_tensorflow
 from mnist_core.training import Progress, train
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def train_worker(payload: dict[str, Any]) -> None:
     board = StatusBoard(run, share.world_size, payload["marks"]) if share.rank == 0 else None
     if board:
         board.mark("worker", entered)
+    keep_to_own_cores(context.get_local_rank(), context.get_local_world_size(), payload["threads"])
     trainer = connect(config, share, payload["threads"])
     if board:
         board.mark("tensorflow", time.time())

@@ -37,21 +37,22 @@ def convolve_image(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Cal
 
 @compiled
 def _convolve_image(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    shifted = _shifted(images, kernel.shape)
-    return tf.add_n([pixels * kernel[row, column, 0] for (row, column), pixels in shifted.items()])
+    height, width, _, _ = kernel.shape
+    rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
+    return tf.add_n(
+        [
+            images[:, row : row + rows, column : column + columns] * kernel[row, column, 0]
+            for row in range(height)
+            for column in range(width)
+        ]
+    )
 
 
-@compiled
 def _kernel_gradient(images: tf.Tensor, upstream: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
-    pixels = tf.stack([tf.reshape(each, (-1,)) for each in _shifted(images, shape).values()])
-    return tf.reshape(tf.matmul(pixels, tf.reshape(upstream, (-1, shape[-1]))), shape)
-
-
-def _shifted(images: tf.Tensor, shape: tf.TensorShape) -> dict[tuple[int, int], tf.Tensor]:
-    """For each place in the kernel, the pixels that it is multiplied with: (N, H - height + 1, W - width + 1, 1)."""
-    rows, columns = images.shape[1] - shape[0] + 1, images.shape[2] - shape[1] + 1
-    places = [(row, column) for row in range(shape[0]) for column in range(shape[1])]
-    return {(row, column): images[:, row : row + rows, column : column + columns] for row, column in places}
+    # oneDNN's takes half the time of a product of nine shifted copies, by XLA or not; for the sums above it is XLA.
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=images, filter_sizes=shape, out_backprop=upstream, strides=[1, 1, 1, 1], padding="VALID"
+    )
 
 
 def convolve(values: tf.Tensor, kernel: tf.Tensor, dtype: tf.DType, padding: str) -> tf.Tensor:

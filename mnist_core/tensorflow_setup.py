@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import warnings
 from contextlib import suppress
 from typing import Final
@@ -54,6 +55,25 @@ def prepare_tensorflow(config: TrainConfig, threads: int) -> None:
         for device in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(device, True)
         tf.config.experimental.enable_op_determinism()
+
+
+def keep_to_own_cores(local_rank: int, local_workers: int, threads: int) -> None:
+    """Keep the calling thread, and those it starts from here on, to this worker's share of the machine's cores.
+
+    Only where the workers take all cores of the machine together: there is nothing to evade to then, and a worker that
+    is moved onto another's core makes all wait, each step. On two cores, two workers so take 0.85 x the time. Where
+    cores are left over, others may be at work on any of them, and Linux knows better.
+
+    Args:
+        local_rank: This worker's rank among those on this machine.
+        local_workers: How many they are.
+        threads: Threads of each.
+    """
+    if not hasattr(os, "sched_setaffinity"):  # not Linux
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if local_workers > 1 and local_workers * threads == len(cores):
+        os.sched_setaffinity(0, cores[local_rank * threads : (local_rank + 1) * threads])
 
 
 def keep_freed_memory() -> None:
