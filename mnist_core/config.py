@@ -24,6 +24,8 @@ from mnist_core.config_fields import (
     PredictorFields,
     Slug,
     absolute_storage,
+    expand_home,
+    is_true,
 )
 from mnist_core.config_serve import ServeConfig
 from mnist_core.recipes import RECIPES
@@ -120,7 +122,7 @@ class TrainConfig(DatasetFields, SubmitFields):
             return values
         # An unknown recipe of any type is left to the field's own check.
         recipe = str(values.get("recipe", cls.model_fields["recipe"].default))
-        on_gpu = {"precision": "mixed"} if str(values.get("gpu")).lower() in {"true", "1", "yes", "on"} else {}
+        on_gpu = {"precision": "mixed"} if is_true(values.get("gpu")) else {}
         return {**RECIPES.get(recipe, {}), **on_gpu, **values}
 
     @field_validator("workers", mode="before")
@@ -231,6 +233,10 @@ class ScoreConfig(PredictorFields, SubmitFields):
     def _check_paths(cls, value: list[str]) -> list[str]:
         if len(value) < 2:
             raise ValueError("INPUT... OUTPUT: one input at least, and the new folder for the output")
+        for each in value:
+            if each.startswith("~"):
+                expand_home(Path(each))
+        absolute_storage(value[-1])
         return value
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
 DEFAULT_STORAGE: Final = "storage"
 SLUG: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -17,7 +17,27 @@ def absolute_storage(value: str) -> str:
     """Make a storage folder absolute, since workers run in another working directory."""
     if not value:
         raise ValueError("a folder or an s3://, gs:// URI")
-    return value if "://" in value else str(Path(value).expanduser().absolute())
+    return value if "://" in value else str(expand_home(Path(value)).absolute())
+
+
+def expand_home(path: Path) -> Path:
+    """Put the home folder in the place of a leading ``~``.
+
+    Raises:
+        ValueError: There is none: no such user, or no HOME. The message says what was expected.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as err:
+        raise ValueError("a path whose '~' is a known home folder (write it in full, or set HOME)") from err
+
+
+def is_true(value: Any) -> bool:
+    """Whether a bool field makes it True: ``1``, ``"y"`` and more do. What the field refuses is left to its check."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False
 
 
 def _slug(value: str) -> str:
@@ -27,7 +47,7 @@ def _slug(value: str) -> str:
 
 
 def _absolute_path(value: Path) -> Path:
-    return value.expanduser().absolute()
+    return expand_home(value).absolute()
 
 
 Storage = Annotated[str, AfterValidator(absolute_storage)]

@@ -2,15 +2,19 @@
 
 pydantic-settings makes the command line from the same fields. An unknown flag, file key or ``MNIST_`` variable is
 refused with the nearest known name, and every message names the value received and what was expected.
+
+Both are told in one message. What an unknown name may explain is not: that a value is missing, say.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import re
 import tomllib
-from argparse import ArgumentParser
-from collections.abc import Collection, Iterable, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
@@ -36,6 +40,10 @@ SHORTCUTS: Final = {"json-output": "json", "split-digits": "split"}
 
 _POSITIONAL: Final = get_args(CliPositionalArg[str])[1]
 
+_SERVICE_LINK: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)$")
+_LINKED: Final = re.compile(r"(tcp|udp|sctp)://")
+"""Kubernetes sets such variables in every pod, for each Service: ``MNIST_SERVE_SVC_PORT=tcp://10.0.0.1:8000``."""
+
 Config = TypeVar("Config", bound=CommandConfig)
 
 
@@ -50,8 +58,7 @@ def load_config(cls: type[Config], argv: Sequence[str]) -> Config:
         The validated, frozen configuration.
 
     Raises:
-        ConfigError: Flags, variables or file keys are unknown (all of them in one message), or, where none is,
-            values are wrong (likewise).
+        ConfigError: Flags, variables or file keys are unknown, or values are wrong: all in one message.
         SystemExit: ``--help`` was asked for and printed (code 0).
     """
     values = _read_file(_config_path(argv))
@@ -60,23 +67,43 @@ def load_config(cls: type[Config], argv: Sequence[str]) -> Config:
         *_unknown(_variables(), _known_variables(), "unknown environment variable"),
         *_unknown(values, cls.model_fields, "unknown field in the --config file:"),
     ]
+    words, guessed = _without_unknown_flags(argv, _known_flags(cls))
+    try:
+        config = _validate(cls, words, {name: values[name] for name in values if name in cls.model_fields})
+    except ValidationError as err:
+        wrong = [each for each in err.errors() if not problems or _stands_alone(each, cls, guessed)]
+        raise ConfigError("; ".join([*problems, *(_describe(each, cls) for each in wrong)])) from err
+    except SettingsError as err:
+        raise ConfigError("; ".join([*problems, *([] if guessed else [_argparse_message(err, cls)])])) from err
     if problems:
         raise ConfigError("; ".join(problems))
-    settings_class = _settings_class(cls)
-    # Flags may stand between arguments: mnist data fetch --verbose mnist.
-    flags = CliSettingsSource[Any](settings_class, parse_args_method=ArgumentParser.parse_intermixed_args)
-    try:
-        settings = CliApp.run(settings_class, cli_args=list(argv), cli_settings_source=flags, **values)
-        return cls(**settings.model_dump(exclude={"config"}))
-    except ValidationError as err:
-        raise ConfigError("; ".join(_describe(problem, cls) for problem in err.errors())) from err
-    except SettingsError as err:
-        raise ConfigError(_argparse_message(err, cls)) from err
+    return config
 
 
 def format_help(cls: type[CommandConfig]) -> str:
     """The text of ``mnist COMMAND --help``."""
     return CliApp.format_help(_settings_class(cls))
+
+
+def _validate(cls: type[Config], words: Sequence[str], values: dict[str, Any]) -> Config:
+    settings_class = _settings_class(cls)
+    flags = CliSettingsSource[Any](settings_class, parse_args_method=_parser_of_words(cls))
+    settings = CliApp.run(settings_class, cli_args=list(words), cli_settings_source=flags, **values)
+    return cls(**settings.model_dump(exclude={"config"}))
+
+
+def _parser_of_words(cls: type[CommandConfig]) -> Callable[..., Namespace]:
+    def parse(parser: ArgumentParser, words: Sequence[str], namespace: Namespace | None = None) -> Namespace:
+        # Flags may stand between arguments: mnist data fetch --verbose mnist.
+        parsed = parser.parse_intermixed_args(words, namespace)
+        for name, value in vars(parsed).items():
+            if isinstance(value, list) and _is_positional(cls, name):
+                # In a list pydantic-settings would look for commas, quotes, brackets and words such as true, which
+                # names of files may have; a string it takes for JSON.
+                setattr(parsed, name, json.dumps(value))
+        return parsed
+
+    return parse
 
 
 def _settings_class(cls: type[Config]) -> type[BaseSettings]:
@@ -139,6 +166,23 @@ def _flags_in(argv: Sequence[str]) -> list[str]:
     return [word.split("=")[0] for word in words if word.startswith("--")]
 
 
+def _without_unknown_flags(argv: Sequence[str], known: Collection[str]) -> tuple[list[str], bool]:
+    """Leave out unknown flags, each with the word behind it; whether there was such a word, which is a guess."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    kept: list[str] = []
+    guessed = skip = False
+    for word in argv[:end]:
+        is_flag = word.startswith("--")
+        if is_flag and word.split("=")[0] not in known:
+            skip = "=" not in word
+        elif skip and not is_flag:
+            guessed, skip = True, False
+        else:
+            kept.append(word)
+            skip = False
+    return [*kept, *argv[end:]], guessed
+
+
 def _known_flags(cls: type[CommandConfig]) -> set[str]:
     flags = {"--help", "--config"}
     for name, field in cls.model_fields.items():
@@ -152,7 +196,12 @@ def _known_flags(cls: type[CommandConfig]) -> set[str]:
 
 def _variables() -> list[str]:
     # In upper case, since pydantic-settings reads them in any.
-    return sorted(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
+    ours = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(ENV_PREFIX)}
+    return sorted(name for name, value in ours.items() if not _is_service_link(name, value))
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(_SERVICE_LINK.search(name) or (name.endswith("_PORT") and _LINKED.match(value)))
 
 
 def _known_variables() -> set[str]:
@@ -169,11 +218,25 @@ def _unknown(received: Iterable[str], known: Collection[str], what: str) -> list
     return problems
 
 
+def _is_positional(cls: type[CommandConfig], name: str) -> bool:
+    return name in cls.model_fields and _POSITIONAL in cls.model_fields[name].metadata
+
+
 def _spell(cls: type[CommandConfig], name: str) -> str:
     """A field as its user writes it: ``--flag``, or ``ARGUMENT`` where it is given by position."""
-    if _POSITIONAL in cls.model_fields[name].metadata:
+    if _is_positional(cls, name):
         return name.upper()
     return "--" + name.replace("_", "-")
+
+
+def _stands_alone(problem: ErrorDetails, cls: type[CommandConfig], guessed: bool) -> bool:
+    """Whether a value is wrong even if an unknown name is another's misspelling.
+
+    A rule over several fields may hold with that value, and a guess may have taken an argument for a flag's value.
+    """
+    if not problem["loc"] or problem["type"] == "missing":
+        return False
+    return not (guessed and _is_positional(cls, str(problem["loc"][0])))
 
 
 def _describe(problem: ErrorDetails, cls: type[CommandConfig]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
+from mnist_core.config_fields import expand_home
 from mnist_core.download import (
     PUBLISHED,
     Progress,
@@ -138,7 +139,7 @@ def list_datasets(data_dir: Path | None = None) -> list[dict[str, Any]]:
 
 
 def _load_published(name: str, data_dir: Path | None, download: bool, progress: Progress | None) -> Dataset:
-    published, cache = PUBLISHED[name], _cache_folder(name)
+    published = PUBLISHED[name]
     for folder in [*_user_folders(name, published, data_dir), *_system_folders(name)]:
         if not _files_in(folder, published):
             continue
@@ -149,6 +150,7 @@ def _load_published(name: str, data_dir: Path | None, download: bool, progress: 
             if folder != data_dir or name == "mnist":
                 raise
             logger.info("%s is not %s: %s", folder, name, err)
+    cache = _cache_folder(name)  # not before: who gives a folder needs no home
     if not download and len(_files_in(cache, published)) < len(published.sha256):
         raise DatasetNotFoundError(f"{name} is not on this machine; {_ways_out(name)}")
     try:
@@ -185,7 +187,7 @@ def _read_published(name: str, folder: Path) -> Dataset:
 
 
 def _load_path(name: str) -> Dataset:
-    path = Path(name).expanduser()
+    path = _expand_home(name, f"{name}:")
     if not path.exists():
         raise DatasetNotFoundError(
             f"{name}: expected {', '.join(PUBLISHED)}, {UCI_DIGITS} or a path, found no file or folder of that name"
@@ -205,7 +207,14 @@ def _make_dataset(name: str, train: Split, test: Split, source: str) -> Dataset:
 
 def _cache_folder(name: str) -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser().absolute() / "mnist-on-ray" / name
+    return _expand_home(root, f"the cache (XDG_CACHE_HOME): received {root},").absolute() / "mnist-on-ray" / name
+
+
+def _expand_home(path: str, received: str) -> Path:
+    try:
+        return expand_home(Path(path))
+    except ValueError as err:
+        raise DatasetError(f"{received} expected {err}") from err
 
 
 def _ways_out(name: str) -> str:

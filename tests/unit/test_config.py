@@ -32,6 +32,24 @@ def test_a_value_given_beside_a_recipe_wins():
     assert (config.epochs, config.dropout) == (3, RECIPES["notebook"]["dropout"])
 
 
+@pytest.mark.parametrize("gpu", [True, 1, "true", "True", "1", "yes", "on", "y", "T"])
+def test_a_gpu_brings_mixed_precision_however_it_is_written(gpu: object):
+    config = TrainConfig(recipe="notebook", gpu=gpu)
+    assert (config.gpu, config.precision) == (True, "mixed")
+    assert TrainConfig(gpu=gpu, precision="float32").precision == "float32"
+
+
+@pytest.mark.parametrize("gpu", [False, 0, "no", "f"])
+def test_without_a_gpu_precision_is_as_the_recipe_says(gpu: object):
+    assert TrainConfig(recipe="notebook", gpu=gpu).precision == TrainConfig(recipe="notebook").precision == "float32"
+
+
+@pytest.mark.parametrize("gpu", ["maybe", "", 2, None, ["true"]])
+def test_what_is_no_truth_value_is_refused_as_gpu(gpu: object):
+    with pytest.raises(ValidationError, match="gpu"):
+        TrainConfig(gpu=gpu)
+
+
 @pytest.mark.parametrize("recipe", ["notebok", 3, ["notebook"]])
 def test_an_unknown_recipe_is_refused_whatever_its_type(recipe: object):
     with pytest.raises(ValidationError, match="'notebook', 'default', 'best', 'fast' or 'tiny'"):

@@ -9,7 +9,8 @@ from typing import ClassVar
 import pytest
 from pydantic import Field
 
-from mnist_core.config import DataConfig, EvaluateConfig, ModelsConfig, PredictConfig, TrainConfig
+from mnist_core.config import DataConfig, EvaluateConfig, ModelsConfig, PredictConfig, ScoreConfig, TrainConfig
+from mnist_core.config_cluster import JobsConfig
 from mnist_core.config_fields import CommandConfig
 from mnist_core.config_sources import format_help, load_config
 from mnist_core.errors import ConfigError
@@ -138,6 +139,38 @@ def test_unknown_names_of_all_sources_are_reported_at_once(toml, monkeypatch: py
         "unknown field in the --config file: batchsize, did you mean batch_size?",
         "unknown field in the --config file: epocs, did you mean epochs?",
     ]
+
+
+@pytest.mark.parametrize("unknown", [["--epoch", "3"], ["--epoch=3"], ["--epoch"]])
+def test_unknown_names_and_wrong_values_are_reported_at_once(unknown: list[str], toml, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MNIST_SEED", "-1")
+    message = refusal(TrainConfig, [*unknown, "--dropout", "2", "--config", toml("epocs = 1\nensemble = 0\n")])
+    assert sorted(message.split("; ")) == [
+        "--dropout: received '2', expected less than 1",
+        "--ensemble: received 0, expected greater than or equal to 1",
+        "--seed: received '-1', expected greater than or equal to 0",
+        "unknown field in the --config file: epocs, did you mean epochs?",
+        "unknown flag --epoch, did you mean --epochs?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cls", "argv", "unknown"),
+    [
+        (DataConfig, ["--verbos", "fetch", "mnist"], "unknown flag --verbos, did you mean --verbose?"),
+        (EvaluateConfig, ["--verbos", "mnist"], "unknown flag --verbos, did you mean --verbose?"),
+        (ScoreConfig, ["in", "--worker", "2", "out"], "unknown flag --worker, did you mean --workers?"),
+        (JobsConfig, ["list", "--adress", "http://a:8265"], "unknown flag --adress, did you mean --address?"),
+        (TrainConfig, ["--workers", "5", "--batchsize", "512"], "unknown flag --batchsize, did you mean --batch-size?"),
+    ],
+)
+def test_what_an_unknown_flag_may_explain_is_not_reported(cls: type[CommandConfig], argv: list[str], unknown: str):
+    assert refusal(cls, argv) == unknown
+
+
+def test_an_unknown_flag_without_a_word_behind_it_explains_no_argument():
+    assert refusal(DataConfig, ["lst", "--zzz"]).startswith("unknown flag --zzz; ACTION: received 'lst', expected")
+    assert refusal(EvaluateConfig, ["--zzz"]).startswith("unknown flag --zzz; the following arguments are required")
 
 
 def test_wrong_values_of_all_sources_are_reported_at_once(toml, monkeypatch: pytest.MonkeyPatch):

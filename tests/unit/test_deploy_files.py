@@ -123,6 +123,7 @@ def test_pods_run_as_nobody_special_with_a_token_and_the_pinned_ray(path):
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = group["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["enableServiceLinks"] is False  # they would be unknown MNIST_ variables
         (container,) = pod["containers"]
         assert container["image"].endswith(f":{version}")
         assert "mnist-node" in container["args"][0]
