@@ -113,7 +113,8 @@ def find_places(ray: Any, config: TrainConfig) -> WorkerShape:
     """
     shape = shape_workers(config, node_sizes(ray))
     hopeless = places(node_sizes(ray), shape.cpus, shape.gpus) < config.min_workers and not config.resource_wait_s
-    if not hopeless and _can_reserve(ray, config, shape):
+    bundle = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
+    if not hopeless and can_reserve(ray, [bundle] * config.min_workers, config.resource_wait_s):
         return shape_workers(config, node_sizes(ray))
     free = ray.available_resources()
     sizes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in node_sizes(ray)]
@@ -129,11 +130,16 @@ def node_sizes(ray: Any) -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _can_reserve(ray: Any, config: TrainConfig, shape: WorkerShape) -> bool:
-    """Try it: only Ray knows what is free on each node, and an autoscaler sees what a pending reservation needs."""
-    bundle = {"CPU": shape.cpus, **({"GPU": shape.gpus} if shape.gpus else {})}
-    group = ray.util.placement_group([bundle] * config.min_workers)
+def can_reserve(ray: Any, bundles: list[dict[str, float]], wait_s: float = 0) -> bool:
+    """Try it: only Ray knows what is free on each node, and an autoscaler sees what a pending reservation needs.
+
+    Args:
+        ray: Ray, connected.
+        bundles: Resources, each of which has to be free on one node.
+        wait_s: For so long they may become free; RESERVE_S at least.
+    """
+    group = ray.util.placement_group(bundles)
     try:
-        return bool(group.wait(max(config.resource_wait_s, RESERVE_S)))
+        return bool(group.wait(max(wait_s, RESERVE_S)))
     finally:
         ray.util.remove_placement_group(group)

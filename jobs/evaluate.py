@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.cluster import ray_session
+from jobs.cluster import can_reserve, node_sizes, ray_session
 from jobs.data import download_progress
 from mnist_core.artifact import Manifest
 from mnist_core.config import EvaluateConfig
@@ -142,9 +142,15 @@ def _evaluate_on_ray(model: Mapping[str, bytes], data: Split, config: EvaluateCo
     shards = zip(np.array_split(data.images, config.workers), np.array_split(data.labels, config.workers), strict=True)
     with ray_session(verbose=config.verbose) as session:
         ray = session.ray
-        widest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
-        if config.threads and threads > widest:
+        widest = max((node.get("CPU", 0) for node in node_sizes(ray)), default=0)
+        if threads > widest:
             raise ResourcesError(f"--threads {threads}: the largest machine of the cluster has {widest:g} CPUs")
+        if not can_reserve(ray, [{"CPU": threads}]):
+            free = ray.available_resources().get("CPU", 0)
+            raise ResourcesError(
+                f"asked for a task of {threads} CPUs; of the cluster's {free:g} are free: "
+                "wait until others are done, or leave --workers out to evaluate here"
+            )
         started = time.perf_counter()
         task, reference = ray.remote(evaluate_shard).options(num_cpus=threads), ray.put(model)
         try:
@@ -207,14 +213,22 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files aside and then move them into place in one step."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    """Write the files aside and then move them into place: a new folder in one step, the report last into an old one.
+
+    An old one may be a mount, which no other folder can take the place of.
+    """
+    old = folder.is_dir()
+    aside = (folder if old else folder.parent) / f".{folder.name}.{os.getpid()}.partial"
     try:
         for name, content in files.items():
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             (aside / name).write_bytes(content)
-        _refuse_used(folder)
-        aside.replace(folder)
+        if old:
+            for part in sorted(aside.iterdir(), key=lambda part: part.name == "report.html"):
+                part.rename(folder / part.name)
+        else:
+            _refuse_used(folder)
+            aside.replace(folder)
     except OSError as err:
         raise StorageError(f"--output {folder}: cannot be written ({err.strerror}); name another folder") from err
     finally:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,9 @@ OPTIONAL_FOR_KERAS = ("matplotlib", "sklearn")
 
 FIRST_WORKER_S = 30.0
 """For so long the others wait for the first worker's server, before TensorFlow waits for it in its own way."""
+
+STOP_S = 30.0
+"""For so long a training that is stopped may take to end its workers."""
 
 _loading = threading.Lock()
 _until_exit = ExitStack()
@@ -70,6 +73,7 @@ class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
         alone: bool,
     ) -> None:
         self._alone = alone
+        self._controller: Any = None
         # Not super().__init__: TensorflowTrainer's imports TensorFlow, and adds nothing but its backend.
         DataParallelTrainer.__init__(
             self,
@@ -86,20 +90,26 @@ class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
         return [each for each in super()._create_default_callbacks() if not isinstance(each, needless)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> Result:
-        """Start Ray's controller as Ray does, but in a process that is already there.
+        """Start Ray's controller as Ray does, but in a process that is already there if that is possible.
 
         Ray gives it a runtime environment with one variable, which the workers inherit. None of the processes that
         Ray has started ahead may then be used, and new ones start in two steps: 5 of 22 s on two cores.
         """
         if self._alone and type(settings["scaling_policy"]) is FixedScalingPolicy:
             settings["scaling_policy"] = FixedOnFixedCluster(self.scaling_config)
-        if get_env_vars_to_propagate():
-            return super()._initialize_and_run_controller(**settings)
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        variables = get_env_vars_to_propagate()
+        environment = {"runtime_env": {"env_vars": variables}} if variables else {}
         kind = ControllerWithoutPreemption if self._alone else TrainController
-        controller = ray.remote(num_cpus=0, label_selector=here)(kind).remote(**settings)
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        self._controller = ray.remote(num_cpus=0, label_selector=here, **environment)(kind).remote(**settings)
+        ray.get(self._controller.run.remote())
+        return ray.get(self._controller.get_result.remote())
+
+    def stop(self) -> None:
+        """End the workers, wherever ``fit`` is: for a Ray that goes on when this process is done with it."""
+        if self._controller is not None:
+            with suppress(ray.exceptions.RayError):  # it ends while it answers, or has ended before
+                ray.get(self._controller.abort.remote(), timeout=STOP_S)
 
 
 class ControllerWithoutPreemption(TrainController):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """``mnist train``: load the dataset, start the workers, watch them, and say what the run came to.
 
-The driver loads neither TensorFlow nor Keras. It may be killed at any moment: the same command goes on from the last
+The driver loads neither TensorFlow nor Keras. It may be killed at any moment: the same ``--run`` goes on from the last
 checkpoint on the storage.
 """
 
@@ -15,22 +15,27 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.cluster import WorkerShape, find_places, ray_session
+from jobs.data import download_progress
 from jobs.watch import Watcher
 from mnist_core.artifact import load_artifact
 from mnist_core.cluster_address import choose_address
 from mnist_core.config import TrainConfig
-from mnist_core.errors import MnistError, TrainingFailedError
+from mnist_core.datasets import Split
+from mnist_core.errors import MnistError, RunInterruptedError, TrainingFailedError
 from mnist_core.runs import Run, refuse_unfinished
 from mnist_core.storage import open_storage
 from mnist_core.tensorflow_setup import training_environment
 from mnist_core.training import load_training_data
 
 if TYPE_CHECKING:
+    from jobs.tensorflow_trainer import KerasTrainer
     from mnist_core.local import Trained
+
+Value = TypeVar("Value")
 
 GROUP_START_S = 60
 """For so long Ray Train waits for a group of workers to find room before it tries anew."""
@@ -58,32 +63,36 @@ def run(config: TrainConfig) -> dict[str, Any]:
     this_run = Run(open_storage(config.storage), config.run or _new_name(config))
     finished = this_run.result()
     choose_address()  # before a thread imports Ray
-    with ThreadPoolExecutor(2) as pool:  # while Ray starts
-        loading = pool.submit(load_training_data, config)
-        pool.submit(importlib.import_module, "jobs.train_worker")
-        if finished is not None or this_run.exists():
-            this_run.claim(_identity(config, loading.result()[1]))  # refuses another configuration, before Ray starts
-        if finished is not None:
-            return {**finished, "already_finished": True}
-        with ray_session(verbose=config.verbose) as session:
-            marks["ray"] = time.time()
-            splits, facts = loading.result()
-            shape = find_places(session.ray, config)
-            payload = {
-                "config": config.model_dump(mode="json"),
-                "run": this_run.name,
-                "run_id": this_run.claim(_identity(config, facts)),
-                "threads": shape.threads,
-                "dataset": facts,
-                "splits": session.ray.put(splits),
-                "marks": marks,
-            }
-            watcher = Watcher(this_run, config, facts, marks["command"])
-            watcher.follow(_start_workers(lambda: _fit(payload, config, shape, this_run, alone=session.alone)))
+    loading = _in_background(lambda: _load(config))  # both while Ray starts
+    _in_background(lambda: importlib.import_module("jobs.train_worker"))
+    if finished is not None or this_run.exists():
+        this_run.claim(_identity(config, loading.result()[1]))  # refuses another configuration, before Ray starts
+    if finished is not None:
+        return {**finished, "already_finished": True}
+    with ray_session(verbose=config.verbose) as session:
+        marks["ray"] = time.time()
+        splits, facts = loading.result()
+        shape = find_places(session.ray, config)
+        payload = {
+            "config": config.model_dump(mode="json"),
+            "run": this_run.name,
+            "run_id": this_run.claim(_identity(config, facts)),
+            "threads": shape.threads,
+            "dataset": facts,
+            "splits": session.ray.put(splits),
+            "marks": marks,
+        }
+        trainer = _trainer(payload, config, shape, this_run, alone=session.alone)
+        try:
+            Watcher(this_run, config, facts, marks["command"]).follow(_in_background(lambda: _fit(trainer, this_run)))
+        except RunInterruptedError:
+            if not session.alone:  # else Ray ends, and all with it
+                trainer.stop()
+            raise
     result = this_run.result()
     if result is None:
         refuse_unfinished(this_run)
-        raise TrainingFailedError(f"run {this_run.name} ended without a result; run the same command again")
+        raise TrainingFailedError(f"run {this_run.name} ended without a result; go on with --run {this_run.name}")
     return {**result, "already_finished": False}
 
 
@@ -117,11 +126,12 @@ def train_on_ray(config: TrainConfig) -> Trained:
 def render(result: dict[str, Any]) -> str:
     """Put a result of ``run`` in words for a terminal."""
     test, validation, dataset = result["test"], result["validation"], result["dataset"]
-    done = "was finished before, nothing done" if result["already_finished"] else "is finished"
+    before = result["already_finished"]
+    done = "was finished before, nothing done" if before else "is finished"
     return "\n".join(
         [
             f"run {result['run']} {done}: {result['model']}/{result['version']}"
-            + (" is the current model" if result["promoted"] else " is published, not promoted"),
+            + (f" {'was made' if before else 'is'} the current model" if result["promoted"] else " is not promoted"),
             f"test        accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}, "
             f"{test['count']:,} images of {dataset['name']}",
             f"validation  accuracy {validation['accuracy']:.2%}, loss {validation['loss']:.4f}, "
@@ -142,31 +152,44 @@ def _identity(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
     return {**config.identity(), "dataset": facts["sha256"]}
 
 
-def _start_workers(fit: Callable[[], None]) -> Future[None]:
-    """Run Ray's trainer in a thread, so that the main thread can watch, and hear Ctrl-C."""
-    done: Future[None] = Future()
+def _load(config: TrainConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    with download_progress() as progress:
+        return load_training_data(config, progress)
+
+
+def _in_background(work: Callable[[], Value]) -> Future[Value]:
+    """Do it in a thread that nobody waits for at the end: the main thread watches, and goes when it hears Ctrl-C."""
+    done: Future[Value] = Future()
 
     def run_it() -> None:
         try:
-            fit()
-            done.set_result(None)
-        except BaseException as err:  # whatever it is, the watching thread raises it
+            done.set_result(work())
+        except BaseException as err:  # whatever it is, the thread that asks raises it
             done.set_exception(err)
 
-    threading.Thread(target=run_it, name="ray-train", daemon=True).start()
+    threading.Thread(target=run_it, daemon=True).start()
     return done
 
 
-def _fit(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run, *, alone: bool) -> None:
+def _fit(trainer: KerasTrainer, this_run: Run) -> None:
+    from ray.exceptions import RayError
     from ray.train import TrainingFailedError as RayTrainingFailedError
 
     try:
-        _trainer(payload, config, shape, this_run, alone=alone).fit()
+        trainer.fit()
     except RayTrainingFailedError as err:
-        raise _explain(err, this_run) from err
+        if (reason := _explain(err, this_run)) is err:
+            raise
+        raise reason from err
+    except RayError as err:  # the process that looks after the workers died
+        raise TrainingFailedError(
+            f"Ray lost the training: {_one_line(err)}; the checkpoints stay: go on with --run {this_run.name}"
+        ) from err
 
 
-def _trainer(payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run, *, alone: bool) -> Any:
+def _trainer(
+    payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run, *, alone: bool
+) -> KerasTrainer:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     from jobs.tensorflow_trainer import KerasTrainer
@@ -195,19 +218,37 @@ def _patience(config: TrainConfig) -> int:
     return config.max_failures + int(config.resource_wait_s / GROUP_START_S)
 
 
-def _explain(err: Exception, this_run: Run) -> MnistError:
-    """Find the reason in what Ray raises: an error of ours as it is, else the first worker's in one line."""
+def _explain(err: Exception, this_run: Run) -> Exception:
+    """Find the reason in what Ray raises.
+
+    Returns:
+        An error of ours as it is; else, where a worker met with a bug, Ray's own error, which holds its traceback;
+        else the first worker's in one line.
+    """
     failures = getattr(err, "worker_failures", {})
     causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in sorted(failures.items())}
     for cause in causes.values():
         if isinstance(cause, MnistError):
             return cause
-    reason = next((f"worker {rank}: {type(cause).__name__}: {cause}" for rank, cause in causes.items()), str(err))
-    first_lines = " ".join(reason.split())[:500]
-    return TrainingFailedError(
-        f"the workers failed more often than --max-failures allows, last {first_lines}; "
-        f"the checkpoints stay: go on with --run {this_run.name}"
-    )
+    if any(_is_bug(cause) for cause in causes.values()):
+        return err
+    reason = f"training on Ray failed: {_one_line(err)}"
+    for rank, cause in causes.items():
+        reason = f"the workers failed more often than --max-failures allows, last worker {rank}: {_one_line(cause)}"
+        break
+    return TrainingFailedError(f"{reason}; the checkpoints stay: go on with --run {this_run.name}")
+
+
+def _is_bug(cause: BaseException) -> bool:
+    """Whether it is neither Ray's news of a lost process or machine, nor TensorFlow's, nor the system's."""
+    from ray.exceptions import RayError
+
+    outside = isinstance(cause, (RayError, OSError, MemoryError))
+    return not outside and not type(cause).__module__.startswith(("tensorflow", "ray"))
+
+
+def _one_line(err: BaseException) -> str:
+    return " ".join(f"{type(err).__name__}: {err}".split())[:500]
 
 
 if __name__ == "__main__":  # for `ray job submit -- python -m jobs.train ...`

@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from mnist_core.batches import Share
 from mnist_core.checkpoints import Checkpoint, checkpoint_writer, newest_checkpoint, read_checkpoint
 from mnist_core.config import TrainConfig
 from mnist_core.datasets import Split
-from mnist_core.errors import DivergedError
+from mnist_core.errors import DivergedError, MnistError
 from mnist_core.runs import Run, StatusBoard
 from mnist_core.storage import open_storage
 from mnist_core.tensorflow_setup import keep_to_own_cores, prepare_tensorflow
@@ -127,10 +128,16 @@ class WorkerLoop:
                     self._selected = {"selected": self._trainer.result_weights()}
                 self._record(progress)
                 ray_train.report(asdict(report))
-        finally:
-            if self._writer:
-                self._writer.close()
+        except BaseException:
+            with suppress(MnistError):  # what went wrong first is what is to be told
+                self._close()
+            raise
+        self._close()
         return Checkpoint(progress, self._selected)
+
+    def _close(self) -> None:
+        if self._writer:
+            self._writer.close()
 
     def _record(self, progress: Progress) -> None:
         """Say where the run stands, and save it at the end of an epoch and when the last time is long enough ago."""

@@ -38,6 +38,7 @@ class Watcher:
         self._steps = steps_per_epoch(facts["train"], config.batch_size)
         self._started = started
         self._attempt = ""
+        self._num_workers = 0
         self._num_notes = 0
         self._num_reports = 0
         self._spoken_at = time.monotonic()
@@ -78,9 +79,11 @@ class Watcher:
         if status is None or status["marks"].get("command") != self._started:
             return
         if status["attempt"] != self._attempt:
-            if self._attempt:
-                self._say("warning: workers were lost and replaced")
-            self._attempt, self._num_notes = status["attempt"], 0
+            if self._attempt and status["world_size"] > self._num_workers:
+                self._say(f"goes on with {status['world_size']} workers instead of {self._num_workers}")
+            elif self._attempt:
+                self._say(f"warning: workers were lost; goes on with {status['world_size']}")
+            self._attempt, self._num_workers, self._num_notes = status["attempt"], status["world_size"], 0
         for note in status["notes"][self._num_notes :]:
             self._say(note)
         self._num_notes = len(status["notes"])

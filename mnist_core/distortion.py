@@ -43,7 +43,7 @@ def distort(images: tf.Tensor, transforms: tf.Tensor, keys: tf.Tensor, *, wild: 
         images: uint8 (N, 28, 28), ink bright on dark.
         transforms: float32 (N, 8), see ``mnist_core.augmentation.affine_transforms``.
         keys: uint32 (N,), from which all else follows.
-        wild: Spoil some as well.
+        wild: Spoil some as well: of each sixteen, and of what is left over, the first.
 
     Returns:
         float32 (N, 28, 28, 1) of 0..255.

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mnist_core.batches import epoch_steps, steps_per_epoch
 from mnist_core.config import TrainConfig
+from mnist_core.datasets import Progress as DownloadProgress
 from mnist_core.datasets import Split, load_dataset
 from mnist_core.errors import DatasetError, DivergedError
 from mnist_core.sampling import Purpose, permutation
@@ -90,8 +91,14 @@ class Progress:
         return cls(**{**values, "history": tuple(EpochReport(**report) for report in values["history"])})
 
 
-def load_training_data(config: TrainConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+def load_training_data(
+    config: TrainConfig, download_progress: DownloadProgress | None = None
+) -> tuple[dict[str, Split], dict[str, Any]]:
     """Load what a configuration trains on, wherever it does so.
+
+    Args:
+        config: The configuration.
+        download_progress: Told how a download is doing, if there has to be one.
 
     Returns:
         The splits ``train``, ``validation`` and ``test``; and what is to be recorded of them: ``name``, ``source``,
@@ -100,7 +107,7 @@ def load_training_data(config: TrainConfig) -> tuple[dict[str, Split], dict[str,
     Raises:
         DatasetError: The dataset is missing, wrong or too small.
     """
-    dataset = load_dataset(config.dataset, config.data_dir)
+    dataset = load_dataset(config.dataset, config.data_dir, progress=download_progress)
     training, test = dataset.train, dataset.test
     if not len(test):
         training, test = hold_out(training, TEST_FRACTION, config.seed, draw=1)

@@ -82,8 +82,8 @@ def s3_bucket() -> Iterator[str]:
 
 @pytest.fixture
 def slow_s3_bucket() -> Iterator[str]:
-    """The same, where every answer takes half a second."""
-    with _s3_server(latency_s=0.5) as bucket:
+    """Another one, where every answer takes longer than ten steps of a small training."""
+    with _s3_server(latency_s=0.2) as bucket:
         yield bucket
 
 

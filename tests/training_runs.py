@@ -36,12 +36,22 @@ def write_digits(path: Path, count: int = 6000) -> Path:
     return path
 
 
-class Command:
-    """One running ``mnist`` command."""
+def words(digits: Path, storage: str, run: str, workers: str = "2") -> list[str]:
+    """A training that a test can disturb: small, and with a checkpoint after every call."""
+    options = ["--recipe", "notebook", "--epochs", "6", "--cpus-per-worker", "0.5", "--steps-per-call", "2"]
+    place = ["--dataset", str(digits), "--storage", storage, "--run", run, "--workers", workers]
+    return ["train", *options, *place, "--checkpoint-every-s", "0.001", "--json"]
 
-    def __init__(self, *words: str, env: dict[str, str] | None = None) -> None:
+
+class Command:
+    """One running ``mnist`` command, or another program with its words."""
+
+    def __init__(
+        self, *words: str, env: dict[str, str] | None = None, program: tuple[str, ...] = ("-m", "jobs.cli")
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", *words],
+            [sys.executable, *program, *words],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -76,9 +86,9 @@ class Command:
 
 
 @contextmanager
-def started(*words: str, env: dict[str, str] | None = None) -> Iterator[Command]:
+def started(*words: str, **options: Any) -> Iterator[Command]:
     """Start a command, and end whatever is left of it."""
-    command = Command(*words, env=env)
+    command = Command(*words, **options)
     try:
         yield command
     finally:
@@ -109,3 +119,11 @@ def final_weights(storage: str, run: str) -> dict[str, np.ndarray[Any, Any]]:
     found = newest_checkpoint(open_storage(storage), Run(open_storage(storage), run).checkpoints)
     assert found is not None
     return found[1].arrays
+
+
+def assert_same_weights(expected: str, expected_run: str, storage: str, run: str) -> None:
+    """Bit for bit: weights, moments, average and the selected weights."""
+    true, found = final_weights(expected, expected_run), final_weights(storage, run)
+    assert true.keys() == found.keys()
+    for name, values in true.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)

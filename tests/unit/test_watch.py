@@ -19,8 +19,9 @@ STARTED = 1000.5
 REPORTS = [EpochReport(epoch, 0.5 / epoch, 0.9, 0.25 / epoch, 0.95, 1e-3, 2.0) for epoch in (1, 2)]
 
 
-def status(progress=None, *, attempt="first", phase="training", command=STARTED, notes=()):
-    said = {"attempt": attempt, "phase": phase, "marks": {"command": command}, "notes": list(notes)}
+def status(progress=None, *, attempt="first", workers=2, phase="training", command=STARTED, notes=()):
+    said = {"attempt": attempt, "world_size": workers, "phase": phase, "marks": {"command": command}}
+    said |= {"notes": list(notes)}
     return said if progress is None else {**said, "progress": progress.to_dict()}
 
 
@@ -104,7 +105,7 @@ def test_lost_workers_are_told_once_and_epochs_are_not_told_twice(show):
     )
     assert [line.split("  ")[0] for line in lines] == [
         "epoch 1/2",
-        "warning: workers were lost and replaced",
+        "warning: workers were lost; goes on with 2",
         "resumed at epoch 2, step 1",
         "epoch 2/2",
     ]
@@ -118,9 +119,14 @@ def test_an_epoch_that_was_lost_is_told_again_when_it_is_done_again(show):
     )
     assert [line.split("  ")[0] for line in lines] == [
         "epoch 1/2",
-        "warning: workers were lost and replaced",
+        "warning: workers were lost; goes on with 2",
         "epoch 1/2",
     ]
+
+
+def test_an_elastic_run_that_grows_has_lost_nobody(show):
+    lines = show(status(after(step=3)), status(after(step=4), attempt="second", workers=4))
+    assert lines == ["goes on with 4 workers instead of 2"]
 
 
 def test_a_note_is_told_once(show):
