@@ -16,7 +16,7 @@ from mnist_core.datasets import Split
 from mnist_core.evaluation import evaluate_model
 from mnist_core.export import export_calibrated
 from mnist_core.predictor import load_predictor
-from mnist_core.registry import promote
+from mnist_core.registry import promote_once
 from mnist_core.report import evaluation_files
 from mnist_core.runs import Run, StatusBoard
 from mnist_core.trainer import Trainer
@@ -37,7 +37,8 @@ def publish_run(
     """Publish what a run has learned.
 
     The test set is read here, once, by the published form of the model through the Predictor that will serve it. Doing
-    all of this again after a crash publishes nothing twice: a run has one artifact.
+    all of this again after a crash publishes nothing twice, since a run has one artifact, and promotes nothing twice: a
+    version that was replaced since stays replaced.
 
     Args:
         payload: What the worker was given.
@@ -85,11 +86,9 @@ def publish_run(
         metrics={**measured, "expected_calibration_error": evaluation.ece},
         libraries=libraries,
     )
-    if config.promote:
-        promote(run.storage, config.model, manifest.version)
-    run.write_result(
-        _result(payload, config, run, final.progress, manifest, trainer.share.world_size, board) | measured
-    )
+    promoted = config.promote and promote_once(run.storage, config.model, manifest.version)
+    result = _result(payload, config, run, final.progress, manifest, trainer.share.world_size, board)
+    run.write_result({**result, "promoted": promoted, **measured})
     board.enter("done")
 
 
@@ -120,7 +119,6 @@ def _result(
         "peak_memory_bytes": peak_memory_bytes(),
         "best_epoch": progress.best.epoch,
         "published_epoch": progress.selected(config.select).epoch,
-        "promoted": config.promote,
     }
 
 

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.cluster import WorkerShape, find_places, ray_session
@@ -82,13 +83,16 @@ def run(config: TrainConfig) -> dict[str, Any]:
             "splits": session.ray.put(splits),
             "marks": marks,
         }
-        trainer = _trainer(payload, config, shape, this_run, alone=session.alone)
-        try:
-            Watcher(this_run, config, facts, marks["command"]).follow(_in_background(lambda: _fit(trainer, this_run)))
-        except RunInterruptedError:
-            if not session.alone:  # else Ray ends, and all with it
-                trainer.stop()
-            raise
+        # Ray is to keep nothing: our checkpoints survive a driver that is killed while it writes. It wants a folder.
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            trainer = _trainer(payload, config, shape, folder, alone=session.alone)
+            watcher = Watcher(this_run, config, facts, marks["command"])
+            try:
+                watcher.follow(_in_background(lambda: _fit(trainer, this_run)))
+            except RunInterruptedError:
+                if not session.alone:  # else Ray ends, and all with it
+                    trainer.stop()
+                raise
     result = this_run.result()
     if result is None:
         refuse_unfinished(this_run)
@@ -188,7 +192,7 @@ def _fit(trainer: KerasTrainer, this_run: Run) -> None:
 
 
 def _trainer(
-    payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, this_run: Run, *, alone: bool
+    payload: dict[str, Any], config: TrainConfig, shape: WorkerShape, folder: str, *, alone: bool
 ) -> KerasTrainer:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
@@ -204,10 +208,8 @@ def _trainer(
         alone=alone,
         scaling=ScalingConfig(num_workers=workers, use_gpu=config.gpu, resources_per_worker=resources),
         run=RunConfig(
-            # A name of its own for every attempt: Ray would take a known one for its own run to resume. Ours is
-            # resumed from our checkpoints, which survive a driver that is killed while it writes.
-            name=f"ray-{secrets.token_hex(4)}",
-            storage_path=this_run.storage.path(this_run.folder),
+            name=payload["run"],
+            storage_path=folder,
             failure_config=FailureConfig(config.max_failures, controller_failure_limit=_patience(config)),
         ),
     )

@@ -3,11 +3,12 @@
 ``models/<name>/<version>/`` holds ``model.keras``, ``model.tflite``, ``evaluation.json``, ``report.html``, plots and
 ``manifest.json``, which lists the SHA-256 of every other file and is sealed with its own. A version is a number that
 `publish_artifact` claims for itself; it exists, for everybody, from the moment its manifest does. Which version is
-the current one is the registry's business.
+the current one is the registry's business, and who was first that of ``mnist_core.claims``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
+from mnist_core.claims import RunClaim, claim_version
 from mnist_core.config_fields import Slug
 from mnist_core.errors import ArtifactError, ModelNotFoundError, ObjectExistsError, ObjectNotFoundError
 from mnist_core.sealed import seal, sha256, unseal
@@ -109,14 +111,14 @@ def publish_artifact(
 ) -> Manifest:
     """Publish a run's model as the next version of ``name``, or return the version it already has.
 
-    Any number of publishers may do this at once. One that dies half way leaves files that nobody sees and a number
-    that is never used again.
+    Any number of publishers may do this at once, also of one run: it gets one version. One that dies half way, or finds
+    that another one of its run was faster, leaves files that nobody sees and a number that is never used again.
 
     Args:
         storage: Where the models are.
         name: The model's name.
         files: File name (``plots/curves.png``) to content.
-        run_id: The identity of the training run.
+        run_id: The identity of the training run, a name that can stand in a storage key.
         config: The training configuration.
         dataset: The training data: name, sha256, counts, source.
         metrics: What was measured, by split: ``{"test": {"accuracy": ...}, ...}``.
@@ -126,7 +128,8 @@ def publish_artifact(
         ArtifactError: A name or value cannot stand in a manifest.
         StorageError: The storage cannot be written.
     """
-    if published := _find_run(storage, name, run_id):
+    claim = RunClaim(storage, name, run_id)
+    if published := _finish(storage, name, claim) or _find_run(storage, name, run_id):
         return published
     fields = {
         "name": name,
@@ -141,11 +144,15 @@ def publish_artifact(
     }
     draft = _validated(fields, f"model {name!r} cannot be published")
     seal(draft.model_dump())
-    manifest = draft.model_copy(update={"version": _claim_version(storage, name)})
+    manifest = draft.model_copy(update={"version": claim_version(storage, name)})
     folder = _folder(name, manifest.version)
     for file, data in files.items():
         storage.write_bytes(folder + file, data)
-    storage.write_bytes(folder + MANIFEST, seal(manifest.model_dump()))
+    sealed = seal(manifest.model_dump())
+    while not claim.take(sealed):
+        if published := _finish(storage, name, claim):
+            return published
+    storage.write_bytes(folder + MANIFEST, sealed)
     log.info("published %s", storage.path(folder))
     return manifest
 
@@ -208,6 +215,24 @@ def _validated(fields: Mapping[str, Any], what: str) -> Manifest:
         raise ArtifactError(f"{what}: {field}: {problem['msg'].removeprefix('Value error, ')}") from err
 
 
+def _finish(storage: Storage, name: str, claim: RunClaim) -> Manifest | None:
+    """Publish the version that a run has claimed if that is still to be done; None if there is none or it is broken."""
+    if claim.manifest is None:
+        return None
+    try:
+        manifest = _validated(unseal(claim.manifest, claim.path), claim.path)
+        folder = _folder(name, manifest.version)
+        # The files first: where somebody has deleted the version, its manifest must not come back.
+        if _read_files(storage, folder, manifest)[1]:
+            return None
+        with contextlib.suppress(ObjectExistsError):
+            storage.create(folder + MANIFEST, claim.manifest)
+        return read_manifest(storage, name, manifest.version)
+    except (ArtifactError, ModelNotFoundError) as err:
+        log.warning("skipped: %s", err)
+        return None
+
+
 def _find_run(storage: Storage, name: str, run_id: str) -> Manifest | None:
     for version in reversed(published_versions(storage, name)):
         try:
@@ -218,19 +243,6 @@ def _find_run(storage: Storage, name: str, run_id: str) -> Manifest | None:
         if manifest.run_id == run_id and not verify_artifact(storage, name, version):
             return manifest
     return None
-
-
-def _claim_version(storage: Storage, name: str) -> str:
-    """Take the next number for good. Claims stay, so that a number never comes to mean another model."""
-    taken = [int(folder) for folder in storage.list_folders(f"models/{name}") if folder.isdecimal()]
-    version = max(taken, default=0) + 1
-    while True:
-        try:
-            storage.create(f"models/{name}/claims/{version}", b"")
-        except ObjectExistsError:
-            version += 1
-        else:
-            return str(version)
 
 
 def _read_manifest(storage: Storage, folder: str, identity: str | None = None) -> Manifest:

@@ -151,7 +151,8 @@ def _fit_costs(training: Observation, validation: Observation, temperature: floa
 
     whitened = (validation.textures - centre) @ whiten
     logits = validation.logits / np.float64(temperature)
-    misfits = ((whitened[:, None] - templates) ** 2).sum(axis=2)
+    # One digit after the other: with all at once, 10,000 validation images would take gigabytes.
+    misfits = np.stack([((whitened - template) ** 2).sum(axis=1) for template in templates], axis=1)
     per_misfit, per_logit = 1 / _spread(misfits.min(axis=1)), 1 / _spread(-logits.max(axis=1))
     strangeness = (per_misfit * misfits - per_logit * logits).min(axis=1)
     scale, zero = 1 / _spread(strangeness), np.median(strangeness)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_core.background import NewestWriter
-from mnist_core.errors import CheckpointError, ObjectNotFoundError
+from mnist_core.errors import CheckpointError, ObjectNotFoundError, StorageError
 from mnist_core.storage import Storage
 from mnist_core.training import Progress
 
@@ -106,19 +106,35 @@ def read_checkpoint(storage: Storage, key: str) -> Checkpoint:
 
 
 def checkpoint_writer(storage: Storage, folder: str, keep: int) -> NewestWriter[Checkpoint]:
-    """Make the writer of a run's checkpoints.
+    """Make the writer of a run's checkpoints, and tidy up after writers of this run that were killed.
+
+    A storage that refuses to delete, as the policy of a bucket may, costs room and nothing else: one warning.
 
     Args:
         storage: Where the run lives.
         folder: The run's checkpoint folder.
         keep: How many checkpoints stay; older ones are deleted after a newer one is safely there.
     """
+    warned = False
+
+    def tidy(written: str) -> None:
+        nonlocal warned
+        try:
+            # Later names are broken ones that were skipped: counted, they would push this one out.
+            for key in [key for key in storage.list_keys(folder) if key <= written][:-keep]:
+                storage.delete(key)
+        except StorageError as err:
+            if not warned:
+                logger.warning("old checkpoints stay: %s", err)
+            warned = True
 
     def write(checkpoint: Checkpoint) -> None:
         written = f"{folder}/{checkpoint.key}"
         storage.write_bytes(written, encode_checkpoint(checkpoint))
-        # Later names are broken ones that were skipped: counted, they would push this one out.
-        for key in [key for key in storage.list_keys(folder) if key <= written][:-keep]:
-            storage.delete(key)
+        tidy(written)
 
+    try:
+        storage.remove_leftovers(folder)
+    except StorageError as err:
+        logger.warning("what killed writers left stays: %s", err)
     return NewestWriter("checkpoint", write)

@@ -39,13 +39,21 @@ log = logging.getLogger(__name__)
 
 
 class Pointer(BaseModel):
-    """The current version of a model, and those that were current before it, the latest last."""
+    """The current version of a model, and those that were current before.
+
+    Attributes:
+        format: The layout of the pointer.
+        version: The current version.
+        history: What a rollback goes back through, the latest last.
+        rolled_back: What rollbacks have left, the latest last. Written only if there is any.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     version: Version
     history: tuple[Version, ...] = ()
+    rolled_back: tuple[Version, ...] = ()
 
 
 def list_models(storage: Storage) -> list[str]:
@@ -87,18 +95,28 @@ def promote(storage: Storage, name: str, version: str) -> str | None:
         ArtifactError: The version is broken; the pointer stays where it is.
         ModelNotFoundError: There is no such version.
     """
-    resolve(storage, f"{name}/{version}")
-    _refuse_broken(storage, name, version)
-
-    def advance(pointer: Pointer | None) -> Pointer:
-        if pointer is None:
-            return Pointer(version=version)
-        if pointer.version == version:
-            return pointer
-        return Pointer(version=version, history=(*pointer.history, pointer.version)[-HISTORY:])
-
-    before = _move_pointer(storage, name, advance, repair=True)[0]
+    before = _promote(storage, name, version)[0]
     return before.version if before else None
+
+
+def promote_once(storage: Storage, name: str, version: str) -> bool:
+    """Make a version the current one, if it is whole and never was the current one: whoever replaced it since meant it.
+
+    Returns:
+        Whether it is the current one now.
+
+    Raises:
+        ArtifactError: The version is broken; the pointer stays where it is.
+        ModelNotFoundError: There is no such version.
+    """
+    after = _promote(storage, name, version, again=False)[1]
+    if after.version == version:
+        return True
+    log.warning(
+        "%s/%s was current before and is not made current again, %s stays; see mnist models promote",
+        *(name, version, after.version),
+    )
+    return False
 
 
 def rollback(storage: Storage, name: str) -> str:
@@ -108,16 +126,22 @@ def rollback(storage: Storage, name: str) -> str:
         The version that is current now.
 
     Raises:
-        ArtifactError: That version is broken; the pointer stays where it is.
-        ModelNotFoundError: There is no such model, or no version that was current earlier.
+        ArtifactError: That version is broken; the pointer stays where it is, and what else could be current is named.
+        ModelNotFoundError: There is no such model, or no version that was current earlier, or it was deleted.
     """
 
     def retreat(pointer: Pointer | None) -> Pointer:
         if pointer is None or not pointer.history:
-            raise ModelNotFoundError(f"model {name!r} has no earlier current version; promote one: NAME/VERSION")
+            raise ModelNotFoundError(
+                f"model {name!r} has no earlier current version; make one current: mnist models promote NAME/VERSION"
+            )
         version = pointer.history[-1]
-        _refuse_broken(storage, name, version)
-        return Pointer(version=version, history=pointer.history[:-1])
+        try:
+            _refuse_broken(storage, name, version)
+        except (ArtifactError, ModelNotFoundError) as err:
+            raise type(err)(f"{err}; {_way_out(storage, name, pointer)}") from err
+        left = dict.fromkeys((*pointer.rolled_back, pointer.version))
+        return Pointer(version=version, history=pointer.history[:-1], rolled_back=tuple(left)[-HISTORY:])
 
     list_versions(storage, name)
     return _move_pointer(storage, name, retreat)[1].version
@@ -160,6 +184,33 @@ def is_reference(reference: str) -> bool:
     return re.fullmatch(rf"{SLUG}(/{VERSION})?", reference) is not None
 
 
+def _promote(storage: Storage, name: str, version: str, *, again: bool = True) -> tuple[Pointer | None, Pointer]:
+    """Make a version current, one that was so before only if asked ``again``; return the pointer before and after."""
+    resolve(storage, f"{name}/{version}")
+    _refuse_broken(storage, name, version)
+
+    def advance(pointer: Pointer | None) -> Pointer:
+        if pointer is None:
+            return Pointer(version=version)
+        known = version in (*pointer.history, *pointer.rolled_back)
+        if pointer.version == version or (known and not again):
+            return pointer
+        history = (*pointer.history, pointer.version)[-HISTORY:]
+        return pointer.model_copy(update={"version": version, "history": history})
+
+    return _move_pointer(storage, name, advance, repair=True)
+
+
+def _way_out(storage: Storage, name: str, pointer: Pointer) -> str:
+    """What to do where the version that a rollback leads to is no good."""
+    published = published_versions(storage, name)
+    no_good = (pointer.version, pointer.history[-1])
+    earlier = [each for each in dict.fromkeys(reversed(pointer.history)) if each in published and each not in no_good]
+    if not earlier:
+        return "none was current before it; make another one current: mnist models promote NAME/VERSION"
+    return f"current before it: {', '.join(earlier[:20])}; make one current: mnist models promote {name}/{earlier[0]}"
+
+
 def _refuse_broken(storage: Storage, name: str, version: str) -> None:
     if problems := verify_artifact(storage, name, version):
         raise ArtifactError(f"{name}/{version} is broken and was not made current: {problems[0]}")
@@ -179,7 +230,7 @@ def _move_pointer(
             log.warning("replaced, its history is lost: %s", err)
             before = None
         after = choose(before)
-        if after == before or storage.swap(_key(name), seal(after.model_dump(mode="json")), expected=data):
+        if after == before or storage.swap(_key(name), _encode(after), expected=data):
             return before, after
     raise StorageError(f"{storage.path(_key(name))}: changed {_ATTEMPTS} times while it was written; try again later")
 
@@ -193,6 +244,11 @@ def _read(storage: Storage, name: str) -> bytes | None:
         return storage.read_bytes(_key(name), MAX_POINTER_BYTES)
     except ObjectNotFoundError:
         return None
+
+
+def _encode(pointer: Pointer) -> bytes:
+    # A pointer that was never rolled back stays one that earlier releases read.
+    return seal(pointer.model_dump(mode="json", exclude=set() if pointer.rolled_back else {"rolled_back"}))
 
 
 def _decode(data: bytes | None, where: str) -> Pointer | None:

@@ -2,17 +2,14 @@
 
 A storage is a flat map from keys such as ``models/mnist/3/manifest.json`` to bytes. A reader sees a whole object
 or none; `Storage.create` and `Storage.swap` let processes on different machines agree on who was first. Buckets
-are reached through obstore, with credentials and endpoint from the usual environment (``AWS_ENDPOINT_URL``, ...).
-Folders are written here, because obstore neither syncs to disk nor swaps there. Every failure is one `StorageError`.
+are reached through obstore, with credentials and endpoint from the usual environment (``AWS_ENDPOINT_URL``, ...);
+folders by ``mnist_core.folder``. Every failure is one `StorageError`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
-import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +20,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import GCSStore, S3Store
 
 from mnist_core.errors import ObjectExistsError, ObjectNotFoundError, StorageError
+from mnist_core.folder import Folder
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -39,6 +37,9 @@ _NO_BUCKET: Final = "specified bucket does not exist"  # S3 and Google use the s
 CLIENT: Final[ClientConfig] = {"connect_timeout": "5s", "read_timeout": "15s", "timeout": "10m", "allow_http": True}
 RETRY: Final[RetryConfig] = {"max_retries": 8, "retry_timeout": timedelta(seconds=20)}
 
+LEFTOVER_AGE_S: Final = 24 * 3600.0
+"""No write takes so long, nor do the clocks of two machines differ by so much."""
+
 
 class Storage:
     """Keys and bytes below one root; made by `open_storage`, cheap to pickle.
@@ -50,7 +51,7 @@ class Storage:
         uri: The root: an absolute folder or an ``s3://``, ``gs://`` URI, without a slash at its end.
     """
 
-    def __init__(self, uri: str, backend: _Folder | _Bucket) -> None:
+    def __init__(self, uri: str, backend: Folder | _Bucket) -> None:
         self.uri = uri
         self._backend = backend
 
@@ -123,6 +124,15 @@ class Storage:
         with self._errors(key, "delete"):
             self._backend.delete(_checked(key))
 
+    def remove_leftovers(self, prefix: str) -> None:
+        """Remove what processes left right in a folder that were killed there while they wrote, a day ago or longer.
+
+        Only folders have them. What a bucket keeps of an upload that was cut off is nowhere in it; a lifecycle rule for
+        incomplete uploads removes that.
+        """
+        with self._errors(prefix, "tidy"):
+            self._backend.remove_leftovers(_checked(prefix), LEFTOVER_AGE_S)
+
     @contextlib.contextmanager
     def _errors(self, key: str, verb: str) -> Iterator[None]:
         """Turn what the operating system and obstore raise into one line that says where, what and how to fix it."""
@@ -142,17 +152,39 @@ def open_storage(uri: str) -> Storage:
         uri: A folder, or an ``s3://bucket/prefix`` or ``gs://bucket/prefix`` URI.
 
     Raises:
-        StorageError: The URI is of neither kind.
+        StorageError: The URI is of neither kind, or what the environment says of buckets is wrong.
     """
     if "://" not in uri:
-        root = Path(uri).expanduser().absolute()
-        return Storage(str(root), _Folder(root))
+        try:
+            root = Path(uri).expanduser().absolute()
+        except (OSError, RuntimeError) as err:
+            raise StorageError(f"storage {uri!r}: expected a folder's full path ({err})") from err
+        return Storage(str(root), Folder(root))
     scheme, _, rest = uri.rstrip("/").partition("://")
     bucket, _, prefix = rest.partition("/")
     if scheme not in ("s3", "gs") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", bucket):
         raise StorageError(f"storage {uri!r}: expected a folder, s3://bucket/prefix or gs://bucket/prefix")
     _checked(prefix, empty=True)
-    return Storage(uri.rstrip("/"), _Bucket(scheme, bucket, prefix))
+    return Storage(uri.rstrip("/"), _Bucket(open_store(scheme, bucket, prefix)))
+
+
+def open_store(scheme: str, bucket: str, prefix: str = "") -> ObjectStore:
+    """Open a bucket of S3 or Google as obstore has it. Nothing is contacted, but the environment is read.
+
+    Raises:
+        StorageError: A variable of the environment, or the file that it names, is not what obstore expects.
+    """
+    kind = S3Store if scheme == "s3" else GCSStore
+    try:
+        store: ObjectStore = kind(bucket, prefix=prefix or None, client_options=CLIENT, retry_config=RETRY)
+    except BaseError as err:
+        # "Generic Config error: what is wrong", and many lines of Rust below it
+        problem = str(err).partition("\n")[0].rstrip(".")
+        problem = problem.partition(" error: ")[2] or problem
+        variables = "AWS_..." if scheme == "s3" else "GOOGLE_..."
+        remedy = f"correct the {variables} variables of the environment"
+        raise StorageError(f"cannot open {scheme}://{bucket}: {problem}; {remedy}") from err
+    return store
 
 
 def _checked(key: str, empty: bool = False) -> str:
@@ -181,87 +213,11 @@ def reason_of(err: Exception) -> str:
     return f"{cause}; check endpoint and region (AWS_ENDPOINT_URL, AWS_REGION) and the network"
 
 
-class _Folder:
-    """A folder, possibly on a network file system that several machines mount."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def read(self, key: str, max_bytes: int | None) -> bytes:
-        try:
-            with (self._root / key).open("rb") as file:
-                return file.read(-1 if max_bytes is None else max_bytes)
-        except (IsADirectoryError, NotADirectoryError) as err:
-            raise FileNotFoundError(key) from err
-
-    def write(self, key: str, data: bytes) -> None:
-        with self._written_aside(key, data) as temporary:
-            temporary.replace(self._root / key)
-
-    def create(self, key: str, data: bytes) -> bool:
-        with self._written_aside(key, data) as temporary:
-            try:
-                # A link, unlike a rename, fails when the name is taken, on network file systems too.
-                (self._root / key).hardlink_to(temporary)
-            except FileExistsError:
-                return False
-        return True
-
-    def replace(self, key: str, data: bytes, expected: bytes) -> bool:
-        path = self._root / key
-        with contextlib.suppress(FileNotFoundError), path.with_name(f".{path.name}.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # Given back when the file is closed, or its process killed.
-            if path.read_bytes() == expected:
-                self.write(key, data)
-                return True
-        return False
-
-    def keys(self, prefix: str) -> Iterator[str]:
-        for folder, _, names in os.walk(self._root / prefix, onerror=_raise_unless_missing):
-            for name in names:
-                yield (Path(folder) / name).relative_to(self._root).as_posix()
-
-    def delete(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            (self._root / key).unlink()
-
-    @contextlib.contextmanager
-    def _written_aside(self, key: str, data: bytes) -> Iterator[Path]:
-        """Write a temporary file beside the key's; once the caller has put it in place, sync the folders too."""
-        parent = (self._root / key).parent
-        temporary = parent / f".{uuid.uuid4().hex}.tmp"
-        parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
-        for folder in Path(key).parents:
-            _sync_folder(self._root / folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _raise_unless_missing(err: OSError) -> None:
-    if not isinstance(err, FileNotFoundError | NotADirectoryError):
-        raise err
-
-
 class _Bucket:
     """A bucket of S3, of Google Cloud Storage, or of a server that speaks S3."""
 
-    def __init__(self, scheme: str, bucket: str, prefix: str) -> None:
-        kind = S3Store if scheme == "s3" else GCSStore
-        self._store: ObjectStore = kind(bucket, prefix=prefix or None, client_options=CLIENT, retry_config=RETRY)
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
 
     def read(self, key: str, max_bytes: int | None) -> bytes:
         found = obstore.get(self._store, key)
@@ -297,3 +253,6 @@ class _Bucket:
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, key)
+
+    def remove_leftovers(self, prefix: str, older_than_s: float) -> None:
+        pass

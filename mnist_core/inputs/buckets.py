@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import obstore
 from obstore.exceptions import BaseError, GenericError
-from obstore.store import GCSStore, S3Store
 
 from mnist_core import storage
 from mnist_core.errors import DatasetError, DatasetNotFoundError, ItemUnreadableError
@@ -170,10 +169,10 @@ def open_bucket(name: str) -> Bucket:
 
     Raises:
         DatasetError: It is an URI of no kind that is known.
+        StorageError: A variable of the environment is not what it should be.
     """
     match = _URI.fullmatch(name)
     if not match:
         raise DatasetError(f"{name}: expected a path, s3://bucket/prefix or gs://bucket/prefix")
-    kind = S3Store if match["scheme"] == "s3" else GCSStore
-    store = kind(match["bucket"], client_options=storage.CLIENT, retry_config=storage.RETRY)
+    store = storage.open_store(match["scheme"], match["bucket"])
     return Bucket(f"{match['scheme']}://{match['bucket']}", store)

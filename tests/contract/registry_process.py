@@ -21,13 +21,13 @@ def main():
     action, uri, *rest = sys.argv[1:]
     storage = open_storage(uri)
     if action == "publish":
-        write_bytes, create = storage.write_bytes, storage.create
+        write_bytes, swap = storage.write_bytes, storage.swap
 
         def wait(key):
             say(key)
             sys.stdin.readline()
 
-        storage.create = lambda key, data: (wait(key), create(key, data))
+        storage.swap = lambda key, data, expected: (wait(key), swap(key, data, expected))[1]
         storage.write_bytes = lambda key, data: (wait(key), write_bytes(key, data))
         say(publish(storage, run_id=rest[0]).version)
     else:

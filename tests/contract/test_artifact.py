@@ -41,6 +41,42 @@ def test_a_run_whose_version_broke_is_published_anew(storage):
     publish(storage)
     storage.write_bytes("models/mnist/1/model.tflite", b"other")
     assert publish(storage).version == "2"
+    assert publish(storage).version == "2"
+
+
+@pytest.mark.parametrize("claim", [None, b"torn", b"{}"], ids=["none", "torn", "empty"])
+def test_a_run_is_found_by_its_manifest_where_its_claim_is_missing_or_torn(storage, claim):
+    """Storages of earlier releases have no claims of runs."""
+    first = publish(storage)
+    storage.delete("models/mnist/claims/runs/run")
+    if claim:
+        storage.write_bytes("models/mnist/claims/runs/run", claim)
+    assert publish(storage, files={"model.keras": b"of another day"}) == first
+
+
+def test_a_torn_claim_keeps_no_run_from_being_published(storage, caplog):
+    storage.write_bytes("models/mnist/claims/runs/run", b"torn")
+    assert publish(storage).version == "1"
+    assert "claims/runs/run: not what was written there" in caplog.text
+    caplog.clear()
+    assert publish(storage).version == "1"
+    assert not caplog.records
+
+
+def test_a_deleted_version_of_a_run_is_published_anew_under_another_number(storage):
+    publish(storage)
+    for key in storage.list_keys("models/mnist/1"):
+        storage.delete(key)
+    assert publish(storage).version == "2"
+    assert published_versions(storage, "mnist") == ["2"]
+
+
+def test_a_claim_copied_with_its_model_to_another_name_counts_for_nothing(storage, caplog):
+    publish(storage)
+    for key in storage.list_keys("models/mnist"):
+        storage.write_bytes(key.replace("mnist", "other"), storage.read_bytes(key))
+    assert publish(storage, name="other").reference == "other/2"
+    assert "belongs to mnist/1" in caplog.text
 
 
 def test_a_version_without_a_manifest_does_not_exist_and_its_number_is_not_used_again(storage):
@@ -50,7 +86,8 @@ def test_a_version_without_a_manifest_does_not_exist_and_its_number_is_not_used_
     for look in (load_artifact, read_manifest, verify_artifact):
         with pytest.raises(ModelNotFoundError, match="no model is published here"):
             look(storage, "mnist", "1")
-    assert publish(storage, run_id="whole").version == "2"
+    assert publish(storage, run_id="another").version == "2"
+    assert publish(storage, run_id="whole").version == "1", "the same files, so the number means the same model"
 
 
 def test_a_deleted_version_never_comes_back_as_another_model(storage):

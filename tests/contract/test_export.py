@@ -98,16 +98,36 @@ def test_what_the_calibration_sees_does_not_depend_on_the_number_of_threads():
     assert alone.logits.tobytes() == shared.logits.tobytes()
 
 
+def answers(files, precision):
+    """Which digit the published form takes each validation image for."""
+    predictor = load_predictor(files, device="cpu", precision=precision)
+    return predictor.predict(splits()[1].images).probabilities.argmax(axis=1).astype(np.uint8)
+
+
+def lost_points(files, labels):
+    """Percentage points of accuracy that integers lose."""
+    exact, rounded = (100 * (answers(files, precision) == labels).mean() for precision in ("float32", "int8"))
+    return exact - rounded
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integers_are_published_where_they_lose_next_to_nothing(name):
     files, measured = exported(name)
-    assert measured["int8"]["published"] == (measured["int8"]["lost_accuracy_points"] <= export.MAX_INT8_LOSS_POINTS)
-    assert measured["int8"]["published"] == ("model.int8.tflite" in files)
+    lost = lost_points(files, splits()[1].labels)
+    assert measured["int8"]["lost_accuracy_points"] == pytest.approx(lost, abs=1e-6)
+    assert lost < 0.02
+    assert measured["int8"]["published"] is True
 
 
-def test_integers_are_not_published_where_they_lose_more(monkeypatch):
-    monkeypatch.setattr(export, "MAX_INT8_LOSS_POINTS", -101)
-    few = Split(splits()[1].images[:20], splits()[1].labels[:20])
-    files, measured = export_calibrated(make_network("convnet"), few, few, seed=0)
-    assert sorted(files) == ["model.keras", "model.tflite"]
+def test_integers_are_not_published_where_they_err_and_float32_does_not():
+    """The labels are float32's own answers, so integers are wrong wherever they answer something else."""
+    both = exported("convnet x 3")[0]
+    training, validation = splits()
+    labels = answers(both, "float32")
+    lost = lost_points(both, labels)
+    assert lost > 0.02, "the two must differ on some image, else this shows nothing"
+    network = make_network("convnet x 3")
+    files, measured = export_calibrated(network, training, Split(validation.images, labels), seed=0)
+    assert measured["int8"]["lost_accuracy_points"] == pytest.approx(lost, abs=1e-6)
     assert measured["int8"]["published"] is False
+    assert sorted(files) == ["model.keras", "model.tflite"]

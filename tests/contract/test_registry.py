@@ -6,7 +6,16 @@ import pytest
 from published import FILES, flip, publish
 
 from mnist_core.errors import ArtifactError, ModelNotFoundError
-from mnist_core.registry import current_version, list_models, open_model, promote, resolve, rollback
+from mnist_core.registry import (
+    current_version,
+    list_models,
+    open_model,
+    promote,
+    promote_once,
+    resolve,
+    rollback,
+)
+from mnist_core.sealed import unseal
 from mnist_core.storage import open_storage
 
 
@@ -52,9 +61,54 @@ def test_rollback_to_a_version_that_broke_is_refused_and_the_pointer_stays(three
     promote(three, "mnist", "1")
     promote(three, "mnist", "2")
     break_version(three, "1")
-    with pytest.raises(ArtifactError, match="mnist/1 is broken"):
+    with pytest.raises(ArtifactError, match=r"mnist/1 is broken .*; none was current .* models promote NAME/VERSION"):
         rollback(three, "mnist")
     assert current_version(three, "mnist") == "2"
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["broken", "deleted"])
+def test_a_rollback_that_leads_to_no_good_version_names_those_before_it(three, broken):
+    for version in ("1", "2", "1", "3", "2", "3"):
+        promote(three, "mnist", version)
+    if broken:
+        break_version(three, "2")
+    else:
+        three.delete("models/mnist/2/manifest.json")
+    way_out = "; current before it: 1; make one current: mnist models promote mnist/1"
+    with pytest.raises(ArtifactError if broken else ModelNotFoundError, match=f"mnist/2.*{way_out}$") as caught:
+        rollback(three, "mnist")
+    assert "\n" not in str(caught.value)
+    assert current_version(three, "mnist") == "3"
+
+
+def test_what_was_never_current_is_promoted_once(three):
+    assert promote_once(three, "mnist", "1")
+    assert promote_once(three, "mnist", "2")
+    assert promote_once(three, "mnist", "2"), "asked for again, it is current still"
+    assert current_version(three, "mnist") == "2"
+    assert rollback(three, "mnist") == "1"
+
+
+@pytest.mark.parametrize("replace", [rollback, lambda *model: promote(*model, "3")], ids=["rolled back", "promoted"])
+def test_what_was_current_once_is_not_promoted_again_unasked(three, caplog, replace):
+    promote(three, "mnist", "1")
+    promote_once(three, "mnist", "2")
+    replace(three, "mnist")
+    current = current_version(three, "mnist")
+    assert not promote_once(three, "mnist", "2")
+    assert current_version(three, "mnist") == current != "2"
+    assert f"mnist/2 was current before and is not made current again, {current} stays" in caplog.text
+    promote(three, "mnist", "3")
+    assert not promote_once(three, "mnist", "2"), "whatever was current in between"
+    promote(three, "mnist", "2")
+    assert current_version(three, "mnist") == "2"
+
+
+def test_a_pointer_that_was_never_rolled_back_is_what_earlier_releases_wrote(three):
+    for version in ("1", "2"):
+        promote(three, "mnist", version)
+    pointer = unseal(three.read_bytes("models/mnist/current.json"), "pointer")
+    assert pointer == {"format": 1, "version": "2", "history": ["1"]}
 
 
 def test_any_flipped_byte_of_the_pointer_is_found_and_promotion_repairs_it(three, caplog):

@@ -57,14 +57,30 @@ def test_eight_processes_that_publish_at_once_get_eight_versions_all_whole(stora
     assert runs == {f"run-{number}" for number in range(8)}
 
 
-@pytest.mark.parametrize("steps", range(1, len(FILES) + 2), ids=["claimed", "one-file", "two-files", "no-manifest"])
+def test_processes_that_publish_one_run_at_once_get_one_version(storage, start):
+    processes = [start("publish", storage.uri, "run") for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline().startswith("models/mnist/claims/1\n")  # none has found the run published
+    for process in processes:
+        let_run(process)
+    (version,) = {finish(process)[-1] for process in processes}
+    assert published_versions(storage, "mnist") == [version]
+    assert verify_artifact(storage, "mnist", version) == []
+
+
+def advance(process, steps):
+    """Let a process take so many steps; it waits before the next one, which is returned."""
+    for _ in range(steps):
+        process.stdout.readline()
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("steps", range(1, len(FILES) + 2), ids=["claimed", "one-file", "two-files", "all-files"])
 def test_a_publisher_killed_half_way_leaves_nothing_visible_and_blocks_nobody(storage, start, steps):
     victim = start("publish", storage.uri, "run")
-    for _ in range(steps):
-        victim.stdout.readline()
-        victim.stdin.write("\n")
-        victim.stdin.flush()
-    assert victim.stdout.readline().startswith("models/mnist/1/")
+    assert advance(victim, steps).startswith(("models/mnist/1/", "models/mnist/claims/runs/run"))
     victim.kill()
     victim.wait()
     assert storage.list_keys("models/mnist/claims") == ["models/mnist/claims/1"]
@@ -72,6 +88,23 @@ def test_a_publisher_killed_half_way_leaves_nothing_visible_and_blocks_nobody(st
     assert publish(storage, run_id="run").version == "2"
     assert published_versions(storage, "mnist") == ["2"]
     assert verify_artifact(storage, "mnist", "2") == []
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "slow"])
+def test_a_run_that_has_all_but_its_manifest_is_published_by_whoever_comes_next(storage, start, killed):
+    first = start("publish", storage.uri, "run")
+    assert advance(first, len(FILES) + 2) == "models/mnist/1/manifest.json"
+    if killed:
+        first.kill()
+        first.wait()
+    assert published_versions(storage, "mnist") == []
+    assert publish(storage, run_id="run", files={"model.keras": b"of another day"}).version == "1"
+    if not killed:
+        let_run(first)
+        assert finish(first)[-1] == "1"
+    assert published_versions(storage, "mnist") == ["1"]
+    assert load_artifact(storage, "mnist", "1").files == FILES
+    assert storage.list_keys("models/mnist/claims") == ["models/mnist/claims/1", "models/mnist/claims/runs/run"]
 
 
 def test_promotions_from_many_processes_follow_one_another_and_none_is_lost(storage, start):

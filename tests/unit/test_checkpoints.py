@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -145,6 +147,45 @@ def test_broken_checkpoints_never_push_out_a_whole_one(storage):
     for step in (20, 25):
         write(storage, checkpoint(step), keep=2)
         assert_same(newest_checkpoint(storage, FOLDER)[1], checkpoint(step))
+
+
+def test_a_storage_that_refuses_to_delete_is_one_warning_and_every_checkpoint_is_written(storage, monkeypatch, caplog):
+    def refuse(key):
+        raise StorageError(f"cannot delete {storage.path(key)}: access refused")
+
+    monkeypatch.setattr(storage, "delete", refuse)
+    writer = checkpoint_writer(storage, FOLDER, keep=1)
+    for step in (1, 2, 3):
+        writer.submit(checkpoint(step))
+        while steps_left(storage) != list(range(1, step + 1)):
+            time.sleep(0.01)
+    writer.close()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("old checkpoints stay: cannot delete")
+
+
+def test_what_writers_killed_long_ago_left_is_removed_and_nothing_else(storage, tmp_path):
+    write(storage, checkpoint(1))
+    day = 24 * 3600
+    ages = {f".{'0a' * 16}.tmp": day + 60, f".{'0b' * 16}.tmp": day - 60, ".short.tmp": 9 * day, "other.tmp": 9 * day}
+    for name, age in ages.items():
+        (tmp_path / FOLDER / name).write_bytes(b"half a checkpoint")
+        os.utime(tmp_path / FOLDER / name, (time.time() - age,) * 2)
+    (tmp_path / FOLDER / "below").mkdir()
+    os.utime(tmp_path / FOLDER / checkpoint(1).key, (0, 0))
+    checkpoint_writer(storage, FOLDER, keep=2).close()
+    left = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    assert left == {*list(ages)[1:], "below", checkpoint(1).key}
+
+
+def test_leftovers_that_cannot_be_removed_keep_no_run_from_writing(storage, monkeypatch, caplog):
+    def refuse(prefix):
+        raise StorageError(f"cannot tidy {storage.path(prefix)}: permission denied")
+
+    monkeypatch.setattr(storage, "remove_leftovers", refuse)
+    write(storage, checkpoint(1))
+    assert steps_left(storage) == [1]
+    assert "cannot tidy" in caplog.text
 
 
 def test_a_storage_that_fails_is_a_warning_and_an_error_at_the_end(storage, tmp_path, caplog):
