@@ -108,6 +108,7 @@ def deployment(config: ServeConfig) -> ray_serve.Application:
             autoscaling_config=scaling,
             max_ongoing_requests=config.max_queue_images,
             graceful_shutdown_timeout_s=max(GRACE_S, config.request_timeout_s + SPARE_GRACE_S),
+            logging_config={"enable_access_log": False},  # --access-log is ours
             ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": int(config.device == "gpu")},
         )
         .bind(settings)

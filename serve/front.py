@@ -47,6 +47,8 @@ def front_environment(config: ServeConfig, folder: Path, ports: Sequence[int]) -
     settings = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Else what a replica logs is written once it is 1,000 lines: a line for each request is left out in app.py.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",  # the replicas' servers for it do not listen, see keep_on_host
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.lane:middlewares",

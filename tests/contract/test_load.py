@@ -3,84 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from itertools import cycle
+import time
+from itertools import cycle, pairwise
 
 import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from load_endpoint import TICK_S, Clock, Reply, put_load
 
 from serve import load
-from serve.load import Load, LoadPlan, Outcome, percentile
-from serve.load_clients import Answer, GrpcClient, HttpClient, error_code
+from serve.load import Load, LoadPlan, percentile
+from serve.load_clients import Answer, GrpcClient, error_code
 from serve.load_requests import GRPC_METHOD
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n10;x=y\r\n0123456789abcdef\r\n0\r\n\r\n"
 OVERLOADED = b'HTTP/1.1 503 Busy\r\ncontent-length: 32\r\n\r\n{"error": {"code":"overloaded"}}'
-REQUEST = b"POST /predict HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
-
-Reply = Callable[["Wire", int], None]
 
 
-class Wire(asyncio.Protocol):
-    """The endpoint's side of one connection; what it does with a request is up to the test."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self._endpoint.wires.append(self)
-
-    def data_received(self, data):
-        assert data == REQUEST
-        self._endpoint.received += 1
-        self._endpoint.reply(self, self._endpoint.received)
-
-
-class Endpoint:
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self.received = 0
-        self.wires: list[Wire] = []
-
-    async def __aenter__(self):
-        self.server = await asyncio.get_running_loop().create_server(lambda: Wire(self), "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
-        for wire in self.wires:
-            wire.transport.abort()
-        await self.server.wait_closed()
-
-
-def put_load(reply: Reply, plan: LoadPlan) -> tuple[Outcome, Endpoint]:
-    async def run():
-        async with Endpoint(reply) as endpoint:
-            measured = Load(plan)
-            clients = [
-                HttpClient(measured, "127.0.0.1", endpoint.port, cycle([REQUEST])) for _ in range(plan.connections)
-            ]
-            for client in clients:
-                await client.open()
-            outcome = await measured.run(clients)
-            for client in clients:
-                await client.close()
-            return outcome, endpoint
-
-    return asyncio.run(run())
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(load, "now", lambda: clock.seconds)
+    return clock
 
 
 def answer(content: bytes) -> Reply:
     return lambda wire, _: wire.transport.write(content)
 
 
-def test_a_closed_loop_counts_what_the_endpoint_received():
-    outcome, endpoint = put_load(answer(OK), LoadPlan(4, 0.1))
+def test_a_closed_loop_counts_what_the_endpoint_received(clock):
+    outcome, endpoint = put_load(clock.moved_by(answer(OK)), LoadPlan(4, 0.1))
     assert len(outcome.latencies) == outcome.succeeded == outcome.statuses["200"] == endpoint.received > 4
     assert 0 < outcome.in_time <= endpoint.received
     assert outcome.rate == outcome.in_time / 0.1
@@ -88,26 +42,30 @@ def test_a_closed_loop_counts_what_the_endpoint_received():
     assert not outcome.errors
 
 
-def test_a_connection_has_one_request_at_a_time():
-    in_work, most = set(), []
+def test_a_connection_has_one_request_at_a_time(clock):
+    in_work, twice = set(), []
 
-    def reply(wire, _):
-        assert wire not in in_work
+    def reply(wire, number):
+        twice.extend(in_work & {wire})
         in_work.add(wire)
-        most.append(len(in_work))
-        asyncio.get_running_loop().call_later(0.005, finish, wire)
+        if number >= 3:  # the first two wait for the third, which would not come over a connection that waits
+            for each in in_work if number == 3 else [wire]:
+                asyncio.get_running_loop().call_later(0.005, finish, each)
 
     def finish(wire):
         in_work.remove(wire)
         wire.transport.write(OK)
 
-    put_load(reply, LoadPlan(3, 0.1))
-    assert max(most) == 3
+    outcome, endpoint = put_load(clock.moved_by(reply), LoadPlan(3, 0.1))
+    assert not twice
+    assert len(endpoint.wires) == 3
+    assert outcome.succeeded == endpoint.received > 6
 
 
-def test_what_ends_in_the_warm_up_is_not_counted():
-    outcome, endpoint = put_load(answer(OK), LoadPlan(1, 0.05, warmup_s=0.1))
-    assert 0 < len(outcome.latencies) < endpoint.received
+def test_what_ends_in_the_warm_up_is_not_counted(clock):
+    outcome, endpoint = put_load(clock.moved_by(answer(OK)), LoadPlan(1, 4 * TICK_S, warmup_s=8 * TICK_S))
+    assert endpoint.received == 12
+    assert len(outcome.latencies) == outcome.statuses["200"] == 5  # the first of them ends as the warm-up does
 
 
 def test_an_open_loop_sends_every_request_that_is_due():
@@ -154,9 +112,16 @@ def test_what_an_endpoint_cannot_bear_is_counted_although_it_was_never_sent():
     assert max(outcome.latencies) >= 0.2
 
 
-def test_a_request_without_answer_is_given_up_and_counted():
-    silent = lambda wire, number: wire.transport.write(OK) if number > 1 else None  # noqa: E731
-    outcome, endpoint = put_load(silent, LoadPlan(1, 0.3, timeout_s=0.1))
+def test_a_request_without_answer_is_given_up_and_counted(clock, monkeypatch):
+    monkeypatch.setattr(load, "RETRY_S", 0)
+
+    def reply(wire, number):
+        if number > 1:
+            wire.transport.write(OK)
+        else:
+            clock.seconds += 0.15
+
+    outcome, endpoint = put_load(clock.moved_by(reply), LoadPlan(1, 0.3, timeout_s=0.1))
     assert outcome.errors == {"timeout": 1}
     assert len(outcome.latencies) == endpoint.received > 1
 
@@ -172,7 +137,7 @@ def test_a_request_without_answer_is_given_up_and_counted():
         (b"", "connection_lost", None),
     ],
 )
-def test_an_error_is_counted_by_its_code(content, code, status):
+def test_an_error_is_counted_by_its_code(content, code, status, clock):
     def reply(wire, number):
         if number > 1:
             wire.transport.write(OK)
@@ -181,23 +146,25 @@ def test_an_error_is_counted_by_its_code(content, code, status):
         if b"HTTP/1.1" not in content:
             wire.transport.close()
 
-    outcome, endpoint = put_load(reply, LoadPlan(1, 0.3))
+    outcome, endpoint = put_load(clock.moved_by(reply), LoadPlan(1, 0.1))
     assert outcome.errors == {code: 1}
     assert outcome.statuses.keys() == {"200", status} - {None}
     assert len(outcome.latencies) == endpoint.received == outcome.succeeded + 1
 
 
-def test_an_endpoint_that_closes_after_each_answer_is_asked_again():
+def test_an_endpoint_that_closes_after_each_answer_is_asked_again(clock):
     def reply(wire, _):
         wire.transport.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall until the end")
         wire.transport.close()
 
-    outcome, endpoint = put_load(reply, LoadPlan(2, 0.1))
+    outcome, endpoint = put_load(clock.moved_by(reply), LoadPlan(2, 0.1))
     assert not outcome.errors
     assert outcome.succeeded == endpoint.received == len(endpoint.wires) > 2
 
 
-def test_an_endpoint_that_goes_away_is_refusals_and_no_end_of_the_run():
+def test_an_endpoint_that_goes_away_is_refusals_and_no_end_of_the_run(clock, monkeypatch):
+    failed, moments = Load.failed, []
+
     def reply(wire, number):
         if number == 3:
             wire._endpoint.server.close()
@@ -205,11 +172,17 @@ def test_an_endpoint_that_goes_away_is_refusals_and_no_end_of_the_run():
         else:
             wire.transport.write(OK)
 
-    outcome, _ = put_load(reply, LoadPlan(1, 0.5))
-    assert outcome.succeeded == 2
-    assert outcome.errors["connection_lost"] == 1
-    assert outcome.errors["connection_refused"] >= 2
-    assert len(outcome.latencies) == outcome.errors.total() + 2 < 20  # and not a busy loop
+    def move_and_fail(*words):
+        clock.seconds += TICK_S  # as no request does any more
+        moments.append(time.monotonic())
+        failed(*words)
+
+    monkeypatch.setattr(Load, "failed", move_and_fail)
+    monkeypatch.setattr(load, "RETRY_S", 0.02)
+    outcome, _ = put_load(reply, LoadPlan(1, 0.1))
+    assert outcome.errors == {"connection_lost": 1, "connection_refused": 6}
+    assert len(outcome.latencies) == 7 + 2
+    assert min(later - earlier for earlier, later in pairwise(moments)) > 0.015  # and not a busy loop
 
 
 @given(st.sampled_from([OK, CHUNKED, OVERLOADED, b"HTTP/1.1 204 No\r\n\r\n"]), st.lists(st.integers(1, 30)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -21,6 +22,7 @@ from serving import poll
 from mnist_core.datasets import load_dataset
 from mnist_core.ports import held_ports
 from serve.front import FRONT_PORTS
+from serve.node import main
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -39,7 +41,8 @@ def environment(**env: str) -> dict[str, str]:
     return dict(json.loads(run(str(NODE), sys.executable, "-c", code, **env).stdout))
 
 
-def test_the_environment_of_a_node_serves_on_its_own_address_and_asks_for_a_token():
+def test_the_environment_of_a_node_serves_on_its_own_address_and_asks_for_a_token(monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # a command that has run in this process may have set it
     found = environment()
     assert found["RAY_AUTH_MODE"] == "token"
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
@@ -66,12 +69,18 @@ def test_two_nodes_on_a_machine_can_have_ports_of_their_own():
 
 
 @pytest.mark.parametrize("ports", ["7001", "7001,7002,7003,x", "7001,7002,7003,7003", "1,2,3,4,5", "1,2,3,70000"])
-def test_wrong_ports_are_told(ports):
-    done = run(str(NODE), "true", FRONT_PORTS=ports)
-    assert done.returncode == 2
-    assert done.stderr == (
+def test_wrong_ports_are_told(ports, monkeypatch, capsys):
+    monkeypatch.setenv("FRONT_PORTS", ports)
+    monkeypatch.setattr(os, "execvp", no_command)
+    assert main(["true"]) == 2
+    assert capsys.readouterr().err == (
         f"error: mnist-node true: FRONT_PORTS: received '{ports}', expected 4 ports as 8081,8082,8083,8084\n"
     )
+
+
+def no_command(*_):
+    """In place of ``os.execvp``, which would put the command in the place of the tests."""
+    pytest.fail("the command was run")
 
 
 def test_a_folder_that_somebody_else_has_put_there_is_not_used(tmp_path):
@@ -90,18 +99,18 @@ def test_what_is_set_already_stays_as_it_is():
     assert found["RAY_AUTH_MODE"] == "disabled"
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "text"),
-    [
-        ((), 2, "usage: mnist-node COMMAND..."),
-        (("--help",), 0, "usage: mnist-node COMMAND..."),
-        (("no-such-command",), 2, "error: mnist-node no-such-command: "),
-    ],
-)
-def test_wrong_words_are_told(words, code, text):
-    done = run(str(NODE), *words)
-    assert done.returncode == code
-    assert (done.stdout + done.stderr).startswith(text)
+def test_a_command_that_is_not_there_is_told():
+    done = run(str(NODE), "no-such-command")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: mnist-node no-such-command: ")
+
+
+@pytest.mark.parametrize(("words", "code", "stream"), [([], 2, "err"), (["--help"], 0, "out")])
+def test_without_a_command_the_usage_is_told(words, code, stream, capsys):
+    assert main(words) == code
+    told = capsys.readouterr()
+    assert getattr(told, stream).startswith("usage: mnist-node COMMAND...")
+    assert "" in told
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +127,9 @@ def head(folder: Path, **env: str) -> Iterator[tuple[str, str, str]]:
     log = folder / "ray.log"
     with log.open("w") as out, held_ports(len(names) + FRONT_PORTS) as ports:
         command += [f"--{name}={port}" for name, port in zip(names, ports, strict=False)] + [f"--temp-dir={folder}"]
-        env = {"FRONT_PORTS": ",".join(map(str, ports[len(names) :])), **env}
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **env})
+        # Told to stop while it has an application, Ray would wait for 30 s that its replicas move to another node.
+        ours = {"FRONT_PORTS": ",".join(map(str, ports[len(names) :])), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **ours, **env})
         try:
             poll(lambda: "will now block" in log.read_text() or process.poll() is not None)
             assert process.poll() is None, log.read_text()
@@ -140,12 +150,37 @@ def test_nodes_speak_tls_with_certificates_of_our_own(authority, model_storage, 
         assert speaks_tls(address, authority)
 
 
-def test_serve_deploy_brings_up_what_its_config_says(model_storage, tmp_path_factory):
+@pytest.fixture(scope="module")
+def plain_head(tmp_path_factory) -> Iterator[tuple[str, str, str]]:
+    """What ``head`` gives, of one without TLS. The first test on it leaves no application there, the second does."""
+    with head(tmp_path_factory.mktemp("r")) as addresses:
+        yield addresses
+
+
+def test_an_endpoint_that_waits_for_room_is_taken_down_when_told_to_stop(plain_head, model_storage):
+    address, dashboard, _ = plain_head
+    command = [sys.executable, "-m", "jobs.cli", "serve", "--port", "0", "--grpc-port", "0", "--storage", model_storage]
+    command += ["--cpus-per-replica", "64"]
+    env = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            poll(lambda: applications(dashboard) == {"mnist": "DEPLOYING"})
+            process.terminate()
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert re.fullmatch(r"stopped after \d+ s\n", said)
+    poll(lambda: not applications(dashboard))
+
+
+def test_serve_deploy_brings_up_what_its_config_says(plain_head, model_storage, tmp_path):
+    _, dashboard, metrics = plain_head
     config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
-    with head(tmp_path_factory.mktemp("r")) as (_, dashboard, metrics), held_ports(2) as (port, grpc_port):
+    with held_ports(2) as (port, grpc_port):
         config["http_options"]["port"], config["grpc_options"]["port"] = port, grpc_port
         config["applications"][0]["args"]["storage"] = model_storage
-        file = tmp_path_factory.mktemp("config") / "config.yaml"
+        file = tmp_path / "config.yaml"
         file.write_text(yaml.safe_dump(config))
         done = run(str(NODE.with_name("serve")), "deploy", "--address", dashboard, str(file), RAY_AUTH_MODE="token")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -195,21 +230,6 @@ def applications(dashboard: str) -> dict[str, str]:
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return {name: each["status"] for name, each in json.load(answer)["applications"].items()}
-
-
-def test_an_endpoint_that_waits_for_room_is_taken_down_when_told_to_stop(model_storage, tmp_path_factory):
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--port", "0", "--grpc-port", "0", "--storage", model_storage]
-    with head(tmp_path_factory.mktemp("r")) as (address, dashboard, _):
-        env = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
-        process = subprocess.Popen([*command, "--cpus-per-replica", "64"], stdout=subprocess.DEVNULL, env=env)
-        try:
-            poll(lambda: applications(dashboard) == {"mnist": "DEPLOYING"})
-            process.terminate()
-            assert process.wait(60) == 0
-            poll(lambda: not applications(dashboard))
-        finally:
-            process.kill()
-            process.wait()
 
 
 def answers(url: str) -> bool:

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import psutil
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.ray
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (400, 28, 28)).astype(np.uint8)
 PIXELS[:, 0] = 0  # white on black
+POINTER = "models/mnist/current.json"
 DIRECT_PORTS = {*range(30_000, 30_020), *range(40_000, 40_020)}
 
 
@@ -54,16 +56,18 @@ class Load:
     def __init__(self, endpoint, clients, bodies=1, **headers):
         self.statuses = Counter()
         self.versions = Counter()
+        self.seconds = defaultdict(list)
         self.failures = []
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._ask, args=(endpoint, PIXELS[:bodies].tobytes(), headers))
+            threading.Thread(target=self._ask, args=(endpoint, np.resize(PIXELS, (bodies, 28, 28)).tobytes(), headers))
             for _ in range(clients)
         ]
 
     def _ask(self, endpoint, body, headers):
         connection = None
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 connection = connection or HTTPConnection(*endpoint.address, timeout=60)
                 connection.request("POST", "/predict", body, {"content-type": "application/octet-stream", **headers})
@@ -73,13 +77,14 @@ class Load:
                 self.failures.append(repr(err))
                 connection.close()
                 connection = None
-                self._stop.wait(0.02)  # a client that hammers a dead endpoint keeps it from coming back
-                continue
-            self.statuses[answer.status] += 1
-            if answer.status == 200:
-                self.versions[json.loads(content)["model_version"]] += 1
             else:
+                self.statuses[answer.status] += 1
+                self.seconds[answer.status].append(time.monotonic() - started)
+                if answer.status == 200:
+                    self.versions[json.loads(content)["model_version"]] += 1
+                    continue
                 self.failures.append(content.decode())
+            self._stop.wait(0.02)  # a client that hammers a dead endpoint keeps it from coming back
         if connection:
             connection.close()
 
@@ -141,13 +146,18 @@ def test_one_bad_image_is_one_error_among_good_answers(endpoint):
 
 
 def listening(process):
-    return [each.laddr for each in process.net_connections("tcp") if each.status == "LISTEN"]
+    try:
+        return [each.laddr for each in process.net_connections("tcp") if each.status == "LISTEN"]
+    except psutil.NoSuchProcess:  # HAProxy's configuration has changed, and another one takes over
+        return []
 
 
 def test_nothing_that_serves_listens_beyond_loopback(endpoint):
-    front = [address for process in endpoint.actors("haproxy") for address in listening(process)]
-    assert len(front) == 4  # HTTP, gRPC, metrics, statistics
-    assert {address.ip for address in front} == {"127.0.0.1"}
+    def front():
+        found = [address for process in endpoint.actors("haproxy") for address in listening(process)]
+        return found if len(found) == 4 else None  # HTTP, gRPC, metrics, statistics; others while one takes over
+
+    assert {address.ip for address in poll(front, 20)} == {"127.0.0.1"}
     for process in endpoint.actors("ServeReplica"):
         addresses = listening(process)
         doors = [address.ip for address in addresses if address.port in DIRECT_PORTS]
@@ -172,31 +182,45 @@ def test_a_promoted_model_is_served_in_seconds_under_load_without_a_failed_reque
     assert set(load.versions) == {"mnist/1", f"mnist/{version}"}
 
 
-def test_a_broken_model_is_refused_and_the_old_one_goes_on(endpoint, storage):
-    storage = open_storage(storage)
-    version = publish_untrained(storage, 3)
+def both_have_said(endpoint, text):
+    """Whether it is in the logs of both replicas, which Ray keeps in files of theirs."""
+    files = [file.path for replica in endpoint.actors("ServeReplica") for file in replica.open_files()]
+    logs = [Path(path).read_text() for path in files if "/logs/serve/replica_" in path]
+    return len(logs) == 2 and all(text in log for log in logs)
+
+
+def test_a_broken_model_is_refused_and_the_old_one_goes_on(endpoint, storage, tmp_path):
+    uri, storage = storage, open_storage(storage)
+    version, broken = publish_untrained(storage, 3), publish_untrained(storage, 4)
+    # Promotion refuses what is broken, and a replica keeps what it has once loaded. So the pointer is made in a copy,
+    # where the version is whole and nobody serves it.
+    aside = open_storage(str(shutil.copytree(uri, tmp_path / "aside")))
+    promote(aside, "mnist", broken)
+    damaged = Path(storage.path(f"models/mnist/{broken}/model.tflite"))
+    with damaged.open("r+b") as file:
+        file.seek(damaged.stat().st_size // 2)  # among the weights, where nothing but the checksum tells
+        file.write(b"\xff\x00\xff")
+    promote(storage, "mnist", version)
+    poll(lambda: both_have_said(endpoint, f"serves mnist/{version}, "), 20)
     with Load(endpoint, 2) as load:
         load.more()
-        promote(storage, "mnist", version)
-        poll(lambda: endpoint.predict(PIXELS[0].tobytes())["model_version"] == f"mnist/{version}", 20)
-        broken = publish_untrained(storage, 4)
-        promote(storage, "mnist", broken)
-        # Promotion verifies, so the damage comes after it; replicas verify again.
-        path = storage.path(f"models/mnist/{broken}/model.tflite")
-        with Path(path).open("r+b") as file:
-            file.seek(1000)
-            file.write(b"\xff\x00\xff")
+        pointer, before = (each.read_bytes(POINTER, 10_000) for each in (aside, storage))
+        assert storage.swap(POINTER, pointer, expected=before)
+        poll(lambda: both_have_said(endpoint, f"goes on serving mnist/{version}: "), 20)
         load.more(200)
-        assert endpoint.predict(PIXELS[0].tobytes())["model_version"] in (f"mnist/{version}", f"mnist/{broken}")
-        promote(storage, "mnist", "1")
-        poll(lambda: endpoint.predict(PIXELS[0].tobytes())["model_version"] == "mnist/1", 20)
     assert not load.failures
+    assert set(load.versions) == {f"mnist/{version}"}
+    promote(storage, "mnist", "1")
+    poll(lambda: endpoint.predict(PIXELS[0].tobytes())["model_version"] == "mnist/1", 20)
 
 
 def test_overload_is_told_at_once_and_who_was_let_in_is_answered(endpoint):
-    with Load(endpoint, 8, bodies=400) as load:
-        load.more(40)
-    assert set(load.statuses) <= {200, 503}
+    # A second request of so many finds no room in a replica, as long as 1000 of the first still wait.
+    with Load(endpoint, 8, bodies=2000) as load:
+        poll(lambda: load.answered >= 20 and load.statuses[503] >= 20)
+    assert set(load.statuses) == {200, 503}
+    assert median(load.seconds[503]) < median(load.seconds[200]) / 2
+    assert {json.loads(each)["error"]["code"] for each in load.failures} == {"overloaded"}
     status, headers, _ = endpoint.ask("POST", "/predict", PIXELS[:1].tobytes())
     assert status == 200, headers
 
@@ -215,13 +239,15 @@ def test_a_killed_process_is_back_within_seconds(endpoint, title):
         psutil.wait_procs([victim], 10)
         started = time.monotonic()
         load.more(200)
-        back_s = time.monotonic() - started
+        back_s, failed_until_back = time.monotonic() - started, len(load.failures)
         poll(lambda: len(endpoint.actors("ServeReplica")) == 2 and endpoint.actors("haproxy"), 60)
         load.more(200)
-    found = f"{load.answered} answered, {len(load.failures)} failed, back after {back_s:.1f} s: {load.failures[:9]}"
+    found = f"{load.answered} answered, {len(load.failures)} failed, {failed_until_back} of them before it was back "
+    found += f"after {back_s:.1f} s: {load.failures[:9]}"
     assert back_s < 15, found
     # HAProxy repeats what was not answered. Not repeated: an answer that had begun, and a client whose idle connection
-    # is closed while HAProxy changes its configuration. At most one for each client.
-    most = {"ServeReplica": 8, "ServeController": 0, "haproxy": len(load.failures)}
+    # is closed while HAProxy changes its configuration. At most one for each client. Nobody repeats anything while
+    # HAProxy itself is started again, which takes about 10 s; when it is back, the same holds again.
+    most = {"ServeReplica": 8, "ServeController": 0, "haproxy": failed_until_back + 8}
     assert len(load.failures) <= most[title], found
     assert set(load.statuses) <= ({200, 503} if title == "haproxy" else {200}), found
