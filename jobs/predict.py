@@ -6,8 +6,9 @@ Decoder and Predictor are the batch job's.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mnist_core.config import PredictConfig
 from mnist_core.cutting import cut_picture
@@ -16,10 +17,13 @@ from mnist_core.images import ImageLimits
 from mnist_core.inputs.readers import ItemBatch
 from mnist_core.predictor import Predictor, load_predictor
 from mnist_core.registry import open_model
-from mnist_core.scoring import FAILED, FIRST_FRAME, OK, Rows, describe_frames, score_batch
+from mnist_core.scoring import BATCH_SIZE, FAILED, FIRST_FRAME, OK, Rows, describe_frames, score_batch
 from mnist_core.storage import open_storage
 
 STANDARD_INPUT = "-"
+
+_BATCH_BYTES: Final = 2**24
+"""Files are read until they have more together, and are then scored: photos have 3 to 10 MB each."""
 
 
 def run(config: PredictConfig) -> dict[str, Any]:
@@ -41,15 +45,14 @@ def run(config: PredictConfig) -> dict[str, Any]:
     artifact = open_model(open_storage(config.storage), config.model)
     predictor = load_predictor(artifact.files, device=config.device, precision=config.precision, threads=config.threads)
     limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
-    contents = [_read(name, limits.max_bytes) for name in config.images]
     if config.split_digits:
         images = [
-            _split(name, content, predictor, limits, config.max_digits)
-            for name, content in zip(config.images, contents, strict=True)
+            _split(name, _read(name, limits.max_bytes), predictor, limits, config.max_digits) for name in config.images
         ]
     else:
-        rows = score_batch(ItemBatch(config.images, [None] * len(contents), None, contents), predictor, limits)
-        images = [_describe(rows, index) for index in range(len(rows))]
+        batches = _read_batches(config.images, limits.max_bytes)
+        scored = (score_batch(batch, predictor, limits) for batch in batches)
+        images = [_describe(rows, index) for rows in scored for index in range(len(rows))]
     failed = [image["file"] for image in images if image["status"] == FAILED]
     problem = {"problem": f"{len(failed)} of {len(images)} images have no digit: {', '.join(failed)}"} if failed else {}
     return {"model_version": artifact.manifest.reference, "images": images, **problem}
@@ -133,6 +136,19 @@ def _describe(rows: Rows, index: int) -> dict[str, Any]:
         "error_code": rows.codes[index],
         "error": rows.messages[index],
     }
+
+
+def _read_batches(names: Sequence[str], max_bytes: int) -> Iterator[ItemBatch]:
+    """Read files, no more at once than are scored at once."""
+    contents: list[bytes | ImageError] = []
+    first = num_bytes = 0
+    for index, name in enumerate(names, 1):
+        content = _read(name, max_bytes)
+        contents.append(content)
+        num_bytes += len(content) if isinstance(content, bytes) else 0
+        if len(contents) == BATCH_SIZE or num_bytes > _BATCH_BYTES or index == len(names):
+            yield ItemBatch(list(names[first:index]), [None] * len(contents), None, contents)
+            contents, first, num_bytes = [], index, 0
 
 
 def _read(name: str, max_bytes: int) -> bytes | ImageError:

@@ -54,9 +54,9 @@ class Digits:
 
     @property
     def text(self) -> str:
-        """All digits, with a line break between two lines."""
-        digits = self.predictions.digits
-        return "\n".join("".join(map(str, digits[self.lines == line].tolist())) for line in np.unique(self.lines))
+        """All digits, with a line break between two lines; ``?`` for what is rejected, as most signs of a sum are."""
+        signs = np.where(self.predictions.rejected, "?", self.predictions.digits.astype(np.str_))
+        return "\n".join("".join(signs[self.lines == line].tolist()) for line in np.unique(self.lines))
 
 
 def cut_picture(

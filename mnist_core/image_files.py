@@ -7,6 +7,7 @@ EXIF has too, is read in ``mnist_core.tiff``; pixels are decoded in ``mnist_core
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -22,9 +23,11 @@ _PNG_HEADER: Final = struct.Struct(">IIBBBBB")
 _PLAIN_GREY: Final = [8, 0, 0, 0, 0]
 _PNG_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _MOST_CHUNKS: Final = 100_000
-"""Of a PNG or a GIF: ten times what encoders write in 10 MiB, counted in less than 0.1 s."""
+"""Of a PNG, a GIF or a JPEG: ten times what encoders write in 10 MiB, counted in less than 0.1 s."""
 _USUAL_SCANS: Final = 16
 """Of a JPEG: a decoder passes over all pixels for each, and progressive files have 10."""
+_JPEG_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xfe]")
+"""Of a segment, or the end. Others stand alone, or mean nothing."""
 _WEBP_COST: Final = 4
 _TIFF_COST: Final = 2
 _RUN_LENGTH_COST: Final = 32
@@ -142,34 +145,31 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 def _read_jpeg(data: bytes) -> ImageFile:
     kept, orientation = [data[:2]], 1
-    width = height = 0
+    width = height = num_scans = 0
     position = 2
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0:
-            raise ImageTruncatedError("JPEG: expected a scan, found the end of the file: it is cut off")
-        while (marker := data[position + 1]) == 0xFF:
-            position += 1
+    for _ in range(_MOST_CHUNKS):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None:
+            missing = "an end marker" if num_scans else "a scan"
+            raise ImageTruncatedError(f"JPEG: expected {missing}, found the end of the file: it is cut off")
+        start, marker = found.start(), data[found.start() + 1]
+        if num_scans:  # what stands between two segments is pixels
+            kept.append(data[position:start])
+        if marker == 0xD9 and num_scans:  # phones append films and further pictures
+            kept.append(data[start : start + 2])
+            return ImageFile("JPEG", width, height, b"".join(kept), 1, orientation, max(1, num_scans / _USUAL_SCANS))
+        (length,) = struct.unpack_from(">H", data, start + 2)
+        position = start + 2 + length
+        data[position]  # raises if the file ends before the next segment
         if marker == 0xDA:
-            break
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # stands alone
-            position += 2
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        end = position + 2 + length
-        data[end]  # raises if the file ends before the next segment
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-        elif marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
-            orientation = read_orientation(data[position + 10 : end])
+            num_scans += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not num_scans:
+            height, width = struct.unpack_from(">HH", data, start + 5)
+        elif marker == 0xE1 and data.startswith(b"Exif\0\0", start + 4):
+            orientation = read_orientation(data[start + 10 : position])
         if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-            kept.append(data[position:end])
-        position = end
-    if data.find(b"\xff\xd9", position) < 0:
-        raise ImageTruncatedError("JPEG: received no end marker, expected one: the file is cut off")
-    num_scans = data.count(b"\xff\xda", position)
-    kept.append(data[position:])
-    return ImageFile("JPEG", width, height, b"".join(kept), 1, orientation, max(1, num_scans / _USUAL_SCANS))
+            kept.append(data[start:position])
+    raise ImageBrokenError(f"JPEG: expected less than {_MOST_CHUNKS} segments, found more")
 
 
 def _read_gif(data: bytes) -> ImageFile:

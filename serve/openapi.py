@@ -94,7 +94,8 @@ _INFERENCE: Final = (400, 401, 404, 413, 503, 504)
 PREDICT_DOCS: Final[dict[str, Any]] = {
     "description": "An image of 28x28 pixels is taken as it is; in any other, the digit is looked for. Ink may be dark "
     "on light or light on dark. A bad image among several has an error in its place; one that comes alone is the "
-    "request's error. With split=true an image is a picture of several digits; 784 bytes of pixels are none.",
+    "request's error. Of several frames or pages the first is read, and a remark says so. With split=true an image is "
+    "a picture of several digits; 784 bytes of pixels are none.",
     "parameters": [
         {
             "name": "split",

@@ -2,8 +2,9 @@
 
 The answer is the same for one and for many: ``{"predictions": [...], "model_version": "mnist/3"}``, one prediction an
 image, in order. A bad image among several is one ``{"error": ...}`` among the predictions; one that came alone is the
-request's error. With ``?split=true`` an image is a picture of several digits, and a prediction is
-``{"text": "90210", "digits": [...]}``, each digit with its box. Bytes that do not say whether they are pixels or a file
+request's error. Of several frames or pages the first is read, and the prediction has a ``remark``. With ``?split=true``
+an image is a picture of several digits, and a prediction is ``{"text": "90210", "digits": [...]}``, each digit with its
+box; in the text, ``?`` stands for one that is rejected. Bytes that do not say whether they are pixels or a file
 (``application/octet-stream``) are pixels if they are as long as some images, unless they begin as a file does.
 """
 
@@ -19,6 +20,7 @@ from mnist_core.cutting import Digits
 from mnist_core.errors import ImageError, NotAnImageError, RequestError, UnsupportedMediaError
 from mnist_core.image_files import looks_encoded
 from mnist_core.predictor import Predictions
+from mnist_core.scoring import FIRST_FRAME, describe_frames
 from mnist_core.splits import IMAGE_SIZE
 from serve.calls import Call, Reply, json_reply, read_json
 from serve.multipart import read_files
@@ -81,6 +83,8 @@ def _read_base64(body: bytes, service: Service) -> list[bytes]:
 
 def _describe(answer: Answer, call: Call) -> dict[str, Any]:
     predictions = _list_digits(answer.predictions)
+    for index, num_frames in answer.frames.items():
+        predictions[index]["remark"] = _remark(num_frames)
     for index, err in answer.errors.items():
         predictions[index] = _describe_error(err)
     if call.query and _asks(call, "pixels"):
@@ -117,7 +121,8 @@ def _describe_line(found: Digits, with_pixels: bool) -> dict[str, Any]:
         digit["box"] = dict(zip("xywh", box, strict=True))
         if with_pixels:
             digit["pixels"] = base64.b64encode(pixels.tobytes()).decode()
-    return {"text": found.text, "digits": digits}
+    remark = {"remark": _remark(found.num_frames)} if found.num_frames > 1 else {}
+    return {"text": found.text, "digits": digits, **remark}
 
 
 def _list_digits(predictions: Predictions) -> list[dict[str, Any]]:
@@ -130,6 +135,11 @@ def _list_digits(predictions: Predictions) -> list[dict[str, Any]]:
 
 def _describe_error(err: ImageError) -> dict[str, Any]:
     return {"error": {"code": err.code, "message": str(err)}}
+
+
+def _remark(num_frames: int) -> dict[str, str]:
+    """What is told with the digits of an image of several frames, as ``mnist predict`` and ``mnist score`` do."""
+    return {"code": FIRST_FRAME, "message": describe_frames(num_frames)}
 
 
 def _asks(call: Call, name: str) -> bool:

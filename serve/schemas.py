@@ -35,14 +35,33 @@ class Digit(BaseModel):
     rejected: bool = Field(description="the image does not look like a digit at all")
 
 
-class Prediction(Digit):
-    """What the model says of one image, and what it saw if that was asked for."""
+class Remark(BaseModel):
+    """What is to be known of an image though it has a digit."""
+
+    code: str = Field(description="for programs", examples=["first_frame_only"])
+    message: str = Field(description="for people: received, expected, what was done")
+
+
+class Remarked(BaseModel):
+    """What may be told of an image."""
+
+    remark: Remark | SkipJsonSchema[None] = Field(
+        None, description="of an image of several frames or pages: only the first was read", json_schema_extra=absent
+    )
+
+
+class SeenDigit(Digit):
+    """What the model says of a digit, and what it saw if that was asked for."""
 
     pixels: Base64 | SkipJsonSchema[None] = Field(
         None,
         description="with pixels=1: the 784 grey pixels that the model saw, row by row, white on black",
         json_schema_extra=absent,
     )
+
+
+class Prediction(SeenDigit, Remarked):
+    """What the model says of one image."""
 
 
 class Box(BaseModel):
@@ -54,17 +73,19 @@ class Box(BaseModel):
     h: int = Field(ge=1, description="height")
 
 
-class CutDigit(Prediction):
+class CutDigit(SeenDigit):
     """One digit of a picture of several."""
 
     line: int = Field(ge=0, description="which line it is in, from the top")
     box: Box
 
 
-class Line(BaseModel):
+class Line(Remarked):
     """All digits of a picture, line by line, from left to right."""
 
-    text: str = Field(description="all of them, with a line break between two lines", examples=["90210"])
+    text: str = Field(
+        description="all of them, with a line break between two lines; ? for one that is rejected", examples=["90210"]
+    )
     digits: list[CutDigit] = Field(min_length=1)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -46,12 +46,14 @@ class Answer:
         pixels: uint8 (N, 28, 28): what the model saw; zeros where an image was bad.
         predictions: Of all N; meaningless where an image was bad.
         errors: Position to what was wrong with that image.
+        frames: Position to the number of frames or pages, where there are several: the first was read.
     """
 
     model: ServedModel
     pixels: npt.NDArray[np.uint8]
     predictions: Predictions
     errors: dict[int, ImageError]
+    frames: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +170,8 @@ class Service:
         """Classify encoded images: PNG, JPEG, BMP, GIF, WebP or TIFF. All else as in ``classify_pixels``."""
         self.check_count(len(files))
         model = self.models.loaded(version) or await self.model(version)
-        pixels, errors = await self.decode(files, deadline)
-        return await self._answer(pixels, errors, model, deadline)
+        pixels, errors, frames = await self._decode(len(files), partial(decode_files, files, self.limits, deadline))
+        return replace(await self._answer(pixels, errors, model, deadline), frames=frames)
 
     async def split_files(self, files: Sequence[bytes], version: str | None, deadline: float) -> SplitAnswer:
         """Find and classify all digits of pictures: PNG, JPEG, BMP, GIF, WebP or TIFF.
@@ -191,8 +193,7 @@ class Service:
         found, errors = await self._decode(
             len(files), partial(split.find_all, files, self.limits, most, most_together, deadline)
         )
-        pixels = np.concatenate([np.empty((0, *IMAGE_SIZE), np.uint8), *(each.pixels for each in found.values())])
-        predictions = await self.batcher.predict(pixels, model, deadline)
+        predictions = await split.ask_in_turn(found, self.batcher, self.config.max_batch_size, model, deadline)
         # Not on the event loop: it takes as long as many a request does altogether.
         digits = await asyncio.get_running_loop().run_in_executor(
             self._decoders, split.choose_all, found, predictions, errors, most, most_together
@@ -210,7 +211,8 @@ class Service:
             DeadlineError: The time was over.
             OverloadedError: Too many images wait.
         """
-        return await self._decode(len(files), partial(decode_files, files, self.limits, deadline))
+        pixels, errors, _ = await self._decode(len(files), partial(decode_files, files, self.limits, deadline))
+        return pixels, errors
 
     async def _decode(self, num_files: int, work: Callable[[], Decoded]) -> Decoded:
         """Have a decoder do some work; as with the batcher, what an idle replica can take is never refused."""
@@ -262,7 +264,7 @@ class Service:
 
 def decode_files(
     files: Sequence[bytes], limits: ImageLimits, deadline: float
-) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError]]:
+) -> tuple[npt.NDArray[np.uint8], dict[int, ImageError], dict[int, int]]:
     """Decode images.
 
     Args:
@@ -271,18 +273,24 @@ def decode_files(
         deadline: By ``time.monotonic``; a file of some kilobytes may take a tenth of a second.
 
     Returns:
-        Pixels, uint8 (N, 28, 28), zeros where an image is bad; and by position, what was wrong.
+        Pixels, uint8 (N, 28, 28), zeros where an image is bad; and by position, what was wrong, and how many frames
+        there are where that is more than one.
 
     Raises:
         DeadlineError: The time was over.
     """
     pixels = np.zeros((len(files), *IMAGE_SIZE), np.uint8)
     errors: dict[int, ImageError] = {}
+    frames: dict[int, int] = {}
     for index, data in enumerate(files):
         if time.monotonic() > deadline:
             raise DeadlineError(f"the request's time was over when {index} of {len(files)} images had been decoded")
         try:
-            pixels[index] = decode_image(data, limits).pixels
+            decoded = decode_image(data, limits)
         except ImageError as err:
             errors[index] = err.with_traceback(None)  # whose frame holds errors, which would be a circle
-    return pixels, errors
+            continue
+        pixels[index] = decoded.pixels
+        if decoded.num_frames > 1:
+            frames[index] = decoded.num_frames
+    return pixels, errors, frames

@@ -1,7 +1,9 @@
 """Pictures of several digits, for requests that ask for ``split``: what is done with all pictures of one request.
 
 A request may have as many digits as it may have images, and that is looked at twice: before the model is asked, by how
-many digits there are at least, so that nobody gets more work done than with single images; and when they are known.
+many digits there are at least, and when they are known. Of a digit the model sees several candidates, so these have a
+limit too, in each picture and together; and they are shown to it a batch at a time, so that who asks for single images
+waits for a batch at most, and never finds the queue full of them.
 """
 
 from __future__ import annotations
@@ -9,11 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from mnist_core.candidates import Candidates, find_candidates
+import numpy as np
+
+from mnist_core.candidates import Candidates, find_candidates, most_work
 from mnist_core.cutting import Digits, choose_digits
 from mnist_core.errors import DeadlineError, ImageError, RequestTooLargeError
 from mnist_core.images import ImageLimits
 from mnist_core.predictor import Predictions
+from mnist_core.splits import IMAGE_SIZE
+from serve.batching import Batcher, Model
 
 
 def find_all(
@@ -33,7 +39,7 @@ def find_all(
 
     Raises:
         DeadlineError: The time was over.
-        RequestTooLargeError: There are certainly more digits together.
+        RequestTooLargeError: There are certainly more digits together, or far more candidates than they may have.
     """
     found: dict[int, Candidates] = {}
     errors: dict[int, ImageError] = {}
@@ -46,7 +52,35 @@ def find_all(
             errors[index] = err.with_traceback(None)  # whose frame holds errors, which would be a circle
             continue
         _check_count(sum(each.fewest for each in found.values()), most_together)
+        _check_work(sum(len(each.pixels) for each in found.values()), most_together)
     return found, errors
+
+
+async def ask_in_turn(
+    found: Mapping[int, Candidates], batcher: Batcher, batch_size: int, model: Model, deadline: float
+) -> Predictions:
+    """Show all candidates to the model, one batch after the other: in between, all others get their turns.
+
+    Args:
+        found: Of ``find_all``.
+        batcher: Asks the model.
+        batch_size: Images of a batch.
+        model: Who is to do it.
+        deadline: By ``time.monotonic``.
+
+    Returns:
+        Of all candidates, one picture after the other.
+
+    Raises:
+        DeadlineError: The time was over.
+        OverloadedError: Too many images wait.
+    """
+    pixels = np.concatenate([np.empty((0, *IMAGE_SIZE), np.uint8), *(each.pixels for each in found.values())])
+    starts = range(0, max(1, len(pixels)), batch_size)
+    parts = [await batcher.predict(pixels[start : start + batch_size], model, deadline) for start in starts]
+    return Predictions(
+        np.concatenate([part.probabilities for part in parts]), np.concatenate([part.strangeness for part in parts])
+    )
 
 
 def choose_all(
@@ -86,4 +120,12 @@ def _check_count(count: int, most: int) -> None:
     if count > most:
         raise RequestTooLargeError(
             f"found {count} digits or more, expected at most {most} in a request with split; send several"
+        )
+
+
+def _check_work(count: int, most: int) -> None:
+    if count > most_work(most):
+        raise RequestTooLargeError(
+            f"found {count} places where a digit may be or more, expected at most {most_work(most)} in a request of "
+            f"{most} digits; send several"
         )

@@ -157,6 +157,59 @@ def test_a_picture_has_a_limit_of_its_own(bounded: Endpoint):
     assert "expected at most 6" in message
 
 
+def test_candidates_of_all_pictures_have_a_limit_together(model_storage: str):
+    strokes = np.full((140, 464), 255, np.uint8)
+    for left in range(40, 424, 6):
+        strokes[50:90, left : left + 2] = 0
+    kind = "multipart/form-data; boundary=cut"
+    with in_process(model_storage, max_request_images=20) as asked:
+        endpoint = Endpoint(*asked)
+        assert endpoint.ask(encode(strokes))[0] == 200
+        status, code, message = endpoint.refused(multipart(*[encode(strokes)] * 2), kind)
+    assert (status, code) == (413, "request_too_large")
+    assert message.endswith(
+        "places where a digit may be or more, expected at most 500 in a request of 20 digits; send several"
+    )
+
+
+def test_a_sign_is_a_question_mark_in_the_text_of_endpoint_and_command(endpoint: Endpoint, model_storage, tmp_path):
+    pixels, boxes = write("4717", gaps=30)
+    left, top, width, height = boxes[1]
+    pixels[top : top + height, left : left + width] = 255
+    for place in (top + 14, top + 36):  # an equals sign
+        pixels[place : place + 10, left : left + width] = 0
+    (line,) = endpoint.ask(encode(pixels))[1]["predictions"]
+    assert (line["text"], [each["rejected"] for each in line["digits"]]) == ("4?17", [False, True, False, False])
+    file = tmp_path / "sum.png"
+    file.write_bytes(encode(pixels))
+    result = predict.run(PredictConfig(storage=model_storage, images=[str(file)], split_digits=True))
+    assert result["images"][0]["text"] == "4?17"
+    assert [each["digit"] for each in result["images"][0]["digits"]] == [each["digit"] for each in line["digits"]]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+@pytest.mark.parametrize("query", ["split=true", ""])
+def test_the_endpoint_remarks_on_further_frames_as_the_command_does(
+    endpoint: Endpoint, model_storage, tmp_path, kind: str, query: str
+):
+    more = encode(LINE, kind, save_all=True, append_images=[Image.fromarray(255 - LINE)])
+    status, answer = endpoint.ask(multipart(more, TORN, PICTURE), "multipart/form-data; boundary=cut", query=query)
+    remarked, torn, plain = answer["predictions"]
+    assert (status, set(torn)) == (200, {"error"})
+    assert "remark" not in plain
+    file = tmp_path / "more"
+    file.write_bytes(more)
+    config = PredictConfig(storage=model_storage, images=[str(file)], split_digits=bool(query))
+    (image,) = predict.run(config)["images"]
+    assert remarked["remark"] == {"code": image["error_code"], "message": image["error"]}
+    assert remarked["remark"]["message"] == "found 2 frames, expected one: the first was taken"
+    document = orjson.loads(orjson.dumps(build_openapi(web.ROUTES, ServeConfig(), "mnist")))
+    schemas = document["components"]["schemas"]
+    schema = {**schemas["Line" if query else "Prediction"], "additionalProperties": False}
+    for prediction in (remarked, plain):
+        Draft202012Validator({**schema, "components": document["components"]}).validate(prediction)
+
+
 def test_a_request_whose_time_is_over_is_not_cut(endpoint: Endpoint):
     assert endpoint.refused(PICTURE, x_request_timeout_seconds="1e-9")[:2] == (504, "deadline_exceeded")
 

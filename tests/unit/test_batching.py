@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from mnist_core.errors import DeadlineError, OverloadedError
 from mnist_core.predictor import Predictions
 from serve.batching import INLINE_IMAGES, Batcher
+from serve.split import ask_in_turn
 
 FOREVER = float("inf")
 
@@ -194,3 +196,26 @@ def test_when_the_engine_fails_all_of_its_batch_are_told_and_the_next_one_is_com
         assert len((await batcher.predict(numbered(0, 2), model, FOREVER)).strangeness) == 2
 
     run(scenario, max_batch=128)
+
+
+def test_candidates_of_pictures_come_a_batch_at_a_time_and_single_images_in_between():
+    async def scenario(batcher, model, _):
+        model.gate.clear()
+        pictures = {
+            0: types.SimpleNamespace(pixels=numbered(0, 90)),
+            2: types.SimpleNamespace(pixels=numbered(90, 110)),
+        }
+        pictures = asyncio.create_task(ask_in_turn(pictures, batcher, 64, model, FOREVER))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert batcher.queued_images == 0  # though 64 are in work and 136 are still to come
+        single = asyncio.create_task(batcher.predict(numbered(7, 1), model, FOREVER))
+        await asyncio.sleep(0)
+        model.gate.set()
+        assert (await single).strangeness.tolist() == [7]
+        assert not pictures.done()
+        assert (await pictures).strangeness.tolist() == list(range(200))
+        assert model.sizes[:2] == [64, 1]
+        assert len((await ask_in_turn({}, batcher, 64, model, FOREVER)).probabilities) == 0
+
+    run(scenario, max_queue=100)

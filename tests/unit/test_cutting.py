@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from lines import HEIGHT, ByHeart, encode, glyph, write
 from PIL import Image
 
-from mnist_core.candidates import divide, find_candidates
-from mnist_core.cutting import choose_digits, cut_picture
+from mnist_core.candidates import divide, find_candidates, most_work
+from mnist_core.cutting import Digits, choose_digits, cut_picture
 from mnist_core.datasets import load_dataset
 from mnist_core.errors import ImageError
 from mnist_core.images import ImageLimits, decode_image
 from mnist_core.ink import Ink
 from mnist_core.parts import find_parts
+from mnist_core.predictor import Predictions
 
 MODEL = ByHeart()
 
@@ -181,3 +182,47 @@ def test_the_cheapest_division_is_found_and_parts_are_left_out_only_at_their_pri
     assert divide(spans, np.array([2.0, 2.0, 3.0, 5.0]), losses) == [2]
     assert divide(spans, np.array([1.0, 1.0, 3.0, 0.5]), losses) == [0, 1, 3]
     assert divide(spans[:0], np.empty(0), losses) == []
+
+
+def bars(rows: int, columns: int = 64) -> np.ndarray:
+    """Strokes that stand so close that many runs of them may be a digit."""
+    page = np.full((80 * rows, 464), 255, np.uint8)
+    for top in range(20, len(page), 80):
+        for left in range(40, 40 + 6 * columns, 6):
+            page[top : top + 40, left : left + 2] = 0
+    return page
+
+
+@pytest.mark.parametrize("rows", [3, 8])
+def test_strokes_that_may_be_digits_in_thousands_of_ways_are_refused_before_any_is_framed(rows, monkeypatch):
+    monkeypatch.setattr("mnist_core.candidates.frame_ink", lambda _: pytest.fail("framed"))
+    data = encode(bars(rows))
+    with pytest.raises(ImageError, match=r"found \d{4} places where a digit may be, expected at most 1380") as caught:
+        find_candidates(data)
+    assert (caught.value.code, len(str(caught.value).splitlines())) == ("image_too_many_digits", 1)
+
+
+def test_a_long_piece_of_ink_in_thousands_of_parts_is_refused_before_they_are_looked_at(monkeypatch):
+    page = np.full((632, 632), 255, np.uint8)
+    for top in range(8, 600, 16):
+        page[top + 5 : top + 7, 10:610] = 0
+        for left in range(10, 610, 4):
+            page[top : top + 10, left : left + 2] = 0
+    monkeypatch.setattr("mnist_core.candidates._judge_shape", lambda _: pytest.fail("looked at"))
+    assert code_of(encode(page)) == "image_too_many_digits"
+
+
+def test_pictures_within_the_limits_are_read_though_all_digits_touch():
+    page = np.concatenate([write("9021046", gaps=-3)[0]] * 8)
+    found = find_candidates(encode(page))
+    assert len(found.pixels) < most_work(56)
+    assert choose_digits(found, MODEL.predict(found.pixels)).text == "\n".join(["9021046"] * 8)
+    assert 64 < len(find_candidates(encode(bars(1))).pixels) <= most_work(64)
+
+
+def test_a_rejected_digit_is_a_question_mark_in_the_text():
+    probabilities = np.eye(10, dtype=np.float32)[[4, 2, 7, 1]]
+    said = Predictions(probabilities, np.array([0, 1.5, np.nan, 1], np.float32))
+    found = Digits(np.empty((4, 4)), np.empty((4, 28, 28)), np.array([0, 0, 1, 1]), said, 1)
+    assert found.text == "4?\n?1"
+    assert said.digits.tolist() == [4, 2, 7, 1]
