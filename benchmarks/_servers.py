@@ -16,7 +16,7 @@ import numpy as np
 from _common import PEERS, Command, peers_python, started
 from _load import Body
 
-from mnist_core.ports import free_ports
+from mnist_core.ports import held_ports
 
 SERVERS = ("ours", "fastapi", "ray", "litserve", "bentoml")
 OWN_ENVIRONMENT = ("litserve", "bentoml")
@@ -50,12 +50,12 @@ def command(name: str, port: int, folder: Path) -> tuple[list[str], dict[str, st
 @contextmanager
 def serving(name: str, folder: Path, *options: str) -> Iterator[tuple[str, Command]]:
     """A server, with options of its own, for as long as the block runs; gives its address once it answers."""
-    (port,) = free_ports(1)
-    words, variables = command(name, port, folder)
-    with started([*words, *options], folder, **variables) as running:
-        url = f"http://127.0.0.1:{port}"
-        running.wait_for(lambda: ask(url, body_of(name)))
-        yield url, running
+    with held_ports(1) as (port,):
+        words, variables = command(name, port, folder)
+        with started([*words, *options], folder, **variables) as running:
+            url = f"http://127.0.0.1:{port}"
+            running.wait_for(lambda: ask(url, body_of(name)))
+            yield url, running
 
 
 def body_of(name: str) -> Body:

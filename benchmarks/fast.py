@@ -64,7 +64,10 @@ def notebook(dataset: Path, epochs: int, folder: Path) -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
-    options = make_parser(__doc__, rounds=3).parse_args(argv)
+    parser = make_parser(__doc__, rounds=3)
+    parser.add_argument("--goals", nargs="+", choices=GOALS, default=list(GOALS), help="which goals (default: all)")
+    options = parser.parse_args(argv)
+    goals = {goal: GOALS[goal] for goal in options.goals}
     rounds, images, epochs = (1, 600, 1) if options.smoke else (options.rounds, TRAIN_IMAGES, EPOCHS)
     if not (options.smoke or os.environ.get("MNIST_DATA_DIR")):
         sys.exit("error: MNIST_DATA_DIR names no folder; expected that of MNIST's files, since accuracies are measured")
@@ -72,13 +75,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = Path(name)
         dataset = write_digits(folder / "digits.npz", images, 10_000)
         ways = {
-            goal: partial(ours, itertools.count(), passes, dataset, folder) for goal, (passes, *_) in GOALS.items()
+            goal: partial(ours, itertools.count(), passes, dataset, folder) for goal, (passes, *_) in goals.items()
         } | {"notebook": partial(notebook, dataset, epochs, folder)}
         results = interleave(ways, rounds)
     seconds = {way: [each[0] for each in results[way]] for way in results}
     rows = [make_row(f"Keras 3 fit, 1 process, {CORES} cores, {epochs} epochs", "s", seconds["notebook"])]
     ratios, must = {}, {}
-    for goal, (_, percent, share) in GOALS.items():
+    for goal, (_, percent, share) in goals.items():
         accuracies = [each[1] for each in results[goal]]
         rows += [make_row(f"{goal}: training", "s", seconds[goal]), make_row(f"{goal}: test", "%", accuracies)]
         ratios[f"{goal} / notebook"] = median_ratio(seconds[goal], seconds["notebook"])

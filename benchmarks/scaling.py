@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 from _common import CORES, PEERS, ROOT, interleave, make_parser, make_row, print_report, started
 
-from mnist_core.ports import free_ports
+from mnist_core.ports import held_ports
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cluster")]
 import hosts  # noqa: E402  (the tests' hosts, of which this benchmark needs the network)
@@ -105,9 +105,9 @@ def run_workers(
     workers: int, steps: int, folder: Path, lan: Sequence[hosts.Host], *, together: bool
 ) -> list[dict[str, Any]]:
     """What each of the workers has measured, all at the same time."""
-    addresses = [f"{host.address}:{PORT}" for host in lan[:workers]]
-    addresses = addresses or [f"127.0.0.1:{port}" for port in free_ports(workers)]
     with ExitStack() as stack:
+        addresses = [f"{host.address}:{PORT}" for host in lan[:workers]]
+        addresses = addresses or [f"127.0.0.1:{port}" for port in stack.enter_context(held_ports(workers))]
         running = []
         for rank in range(workers):
             command = [sys.executable, str(PEERS / "scaling_worker.py"), str(rank), str(workers), str(steps)]

@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--png", type=int, default=70_000, help="to score as PNG files (default 70000)")
     options = parser.parse_args(argv)
     if options.smoke:
-        options.rounds, options.seconds, options.images, options.png, options.counts = 1, 1.0, 200_000, 6_000, [1]
+        options.rounds, options.seconds, options.images, options.png, options.counts = 1, 1.0, 100_000, 6_000, [1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(folder)

@@ -217,6 +217,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
     An old one may be a mount, which no other folder can take the place of.
     """
+    _refuse_used(folder)  # again: somebody may have taken it meanwhile
     old = folder.is_dir()
     aside = (folder if old else folder.parent) / f".{folder.name}.{os.getpid()}.partial"
     try:
@@ -227,8 +228,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             for part in sorted(aside.iterdir(), key=lambda part: part.name == "report.html"):
                 part.rename(folder / part.name)
         else:
-            _refuse_used(folder)
-            aside.replace(folder)
+            aside.rename(folder)
     except OSError as err:
         raise StorageError(f"--output {folder}: cannot be written ({err.strerror}); name another folder") from err
     finally:

@@ -15,6 +15,23 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 NAMES = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
 
+ASK_FOR_HELP = """
+import contextlib, io, json, runpy, sys, traceback
+folder, *names = sys.argv[1:]
+path, answers = [folder, *sys.path[1:]], {}  # as where Python is given a script
+for name in names:
+    sys.path[:], sys.argv, code = path, [name, "--help"], None
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try:
+            runpy.run_path(f"{folder}/{name}.py", run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        except Exception:
+            code = traceback.format_exc()
+    answers[name] = code, text.getvalue()
+print(json.dumps(answers))
+"""
+
 
 @pytest.fixture
 def common() -> Iterator[ModuleType]:
@@ -41,9 +58,17 @@ def check_shape(answer: dict, benchmark: str) -> None:
         assert list(check) == ["value", "bound", "met"]
 
 
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[int | str | None, str]]:
+    """How each benchmark ends when asked for help, and what it says; all in one process, which loads libraries once."""
+    command = [sys.executable, "-c", ASK_FOR_HELP, str(BENCHMARKS), *NAMES]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_benchmark_says_what_it_measures_when_asked_for_help(name):
-    text = run_benchmark(name, "--help")
+def test_a_benchmark_says_what_it_measures_when_asked_for_help(helps, name):
+    code, text = helps[name]
+    assert code == 0
     assert "--rounds" in text
     assert "Read the ratio" in text or "Reported are" in text
 
@@ -91,12 +116,12 @@ def test_scaling_counts_what_a_ring_sends():
 
 @pytest.mark.ray
 def test_fast_compares_seconds_of_training():
-    answer = json.loads(run_benchmark("fast", "--smoke", "--json-only"))
+    answer = json.loads(run_benchmark("fast", "--smoke", "--json-only", "--goals", "to 99%"))
     check_shape(answer, "fast")
-    notebook, *ours = (row["median"] for row in answer["rows"])
-    assert answer["ratios"]["to 98% / notebook"] == pytest.approx(ours[0] / notebook, rel=0.01)
-    assert answer["ratios"]["to 99% / notebook"] == pytest.approx(ours[2] / notebook, rel=0.01)
-    assert answer["must"]["to 99%: worst accuracy"]["value"] == pytest.approx(ours[3])
+    notebook, seconds, accuracy = (row["median"] for row in answer["rows"])
+    assert answer["ratios"] == {"to 99% / notebook": pytest.approx(seconds / notebook, rel=0.01)}
+    assert set(answer["must"]) == {"to 99% / notebook", "to 99%: worst accuracy"}
+    assert answer["must"]["to 99%: worst accuracy"]["value"] == pytest.approx(accuracy)
 
 
 @pytest.mark.ray

@@ -132,6 +132,12 @@ def closed_port():
         yield holder.getsockname()[1]
 
 
+@pytest.fixture
+def one_retry(monkeypatch):
+    """For what ends in the same line after one retry as after all of them, seconds later."""
+    monkeypatch.setitem(storage_module.RETRY, "max_retries", 1)
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_credentials_are_named(answering, status, call):
@@ -139,6 +145,7 @@ def test_refused_credentials_are_named(answering, status, call):
     assert "access refused; check the credentials" in failure_of(call, open_storage("s3://digits/x"))
 
 
+@pytest.mark.usefixtures("one_retry")
 def test_a_failing_server_is_given_up_with_its_status(answering):
     answering(500, b"<?xml version='1.0'?>\n<Error><Code>InternalError</Code></Error>")
     message = failure_of("write", open_storage("s3://digits/x"))
@@ -152,6 +159,7 @@ def test_a_refused_connection_is_given_up_within_the_retry_time(monkeypatch, clo
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.usefixtures("one_retry")
 def test_a_server_that_never_answers_is_given_up(monkeypatch):
     monkeypatch.setitem(storage_module.CLIENT, "read_timeout", "200ms")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -161,6 +169,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch):
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.usefixtures("one_retry")
 @pytest.mark.parametrize("uri", ["s3://digits/x", "gs://digits/x"])
 def test_missing_credentials_are_named(monkeypatch, closed_port, uri):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS"):
@@ -179,3 +188,28 @@ def test_missing_credentials_are_named(monkeypatch, closed_port, uri):
 def test_an_address_that_is_no_storage_is_refused_when_opened(uri):
     with pytest.raises(StorageError, match="expected"):
         open_storage(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "variable", "value", "problem"),
+    [
+        ("gs://bucket/x", "GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent.json", "/nonexistent.json: No such file"),
+        ("gs://bucket", "GOOGLE_SERVICE_ACCOUNT_KEY", "no json", "Unable to decode service account file"),
+        ("s3://bucket/x", "AWS_CHECKSUM_ALGORITHM", "md99", '"md99" is not a valid checksum algorithm'),
+        ("s3://bucket", "AWS_SERVER_SIDE_ENCRYPTION", "maybe", "Invalid encryption type: maybe"),
+    ],
+)
+def test_an_environment_that_is_wrong_is_named_when_a_bucket_is_opened(monkeypatch, uri, variable, value, problem):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StorageError) as caught:
+        open_storage(uri)
+    message = str(caught.value)
+    assert message.startswith(f"cannot open {uri.removesuffix('/x')}: ")
+    assert problem in message
+    assert message.endswith(f"; correct the {variable.partition('_')[0]}_... variables of the environment")
+    assert "\n" not in message
+
+
+def test_a_folder_below_the_home_of_nobody_is_refused_when_opened():
+    with pytest.raises(StorageError, match=r"storage '~no-such-user/x': expected a folder's full path"):
+        open_storage("~no-such-user/x")

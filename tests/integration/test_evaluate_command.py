@@ -112,8 +112,10 @@ def test_output_holds_json_report_and_plots(configure, tmp_path):
 def test_an_empty_output_folder_is_filled(configure, tmp_path):
     output = tmp_path / "report"
     output.mkdir()
+    before = output.stat().st_ino
     evaluate.run(configure(output=output))
     assert {path.name for path in output.rglob("*")} == FILES
+    assert output.stat().st_ino == before, "it may be a mount, which nothing can take the place of"
 
 
 @pytest.mark.parametrize("used", ["folder", "file"])
@@ -182,7 +184,18 @@ def test_real_mnist_is_counted_to_the_last_image(configure, mnist_data_dir):
     assert [row["support"] for row in result["per_class"]] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
+@pytest.fixture(scope="module")
+def shared_ray():
+    """One Ray for several commands, started as a command starts its own; each uses the one that it finds."""
+    from jobs.cluster import ray_session
+
+    with ray_session(verbose=False) as session:
+        assert session.alone
+        yield
+
+
 @pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
 def test_workers_change_nothing_but_the_time(configure, tmp_path):
     alone = evaluate.run(configure(output=tmp_path / "1"))
     spread = evaluate.run(configure(workers=3, output=tmp_path / "3"))
@@ -192,14 +205,27 @@ def test_workers_change_nothing_but_the_time(configure, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
 def test_errors_of_workers_are_one_line(configure):
-    from jobs.cluster import ray_session
+    with pytest.raises(ArtifactError) as caught:
+        evaluate.run(configure(model="broken", workers=2))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ResourcesError, match="--threads 4096: the largest machine"):
+        evaluate.run(configure(workers=2, threads=4096))
+    more_workers_than_images = evaluate.run(configure(workers=400))
+    assert more_workers_than_images["count"] == 360
 
-    with ray_session(verbose=False):
-        with pytest.raises(ArtifactError) as caught:
-            evaluate.run(configure(model="broken", workers=2))
-        assert "\n" not in str(caught.value)
-        with pytest.raises(ResourcesError, match="--threads 4096: the largest machine"):
-            evaluate.run(configure(workers=2, threads=4096))
-        more_workers_than_images = evaluate.run(configure(workers=400))
-        assert more_workers_than_images["count"] == 360
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
+def test_a_cluster_that_is_taken_is_not_waited_for_without_end(configure, monkeypatch):
+    import ray
+
+    monkeypatch.setattr("jobs.cluster.RESERVE_S", 1.0)
+    taken = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+    assert taken.wait(30)
+    try:
+        with pytest.raises(ResourcesError, match=r"a task of 1 CPUs; of the cluster's 0 are free"):
+            evaluate.run(configure(workers=2))
+    finally:
+        ray.util.remove_placement_group(taken)

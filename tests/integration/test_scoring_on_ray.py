@@ -19,8 +19,9 @@ from training_runs import Command, started, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
-NUM_IMAGES = 120_000
-NUM_UNITS = 24
+NUM_IMAGES = 60_000
+NUM_UNITS = 12
+SEVERAL = 3
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +54,15 @@ def reference(images: Path, model_storage: str, tmp_path_factory: pytest.TempPat
     return table
 
 
+def finished(output: Path) -> dict[str, int]:
+    """The records of the units that are done, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "_records").glob("*.json")}
+
+
 def wait_for_records(output: Path, command: Command, seed: int) -> None:
     """Wait until a random part of the job is done, but not all of it."""
     wanted = random.Random(seed).randint(2, NUM_UNITS // 2)
-    wait_for(lambda: len(list((output / "_records").glob("*.json"))) >= wanted, command)
+    wait_for(lambda: len(finished(output)) >= wanted, command)
 
 
 def test_a_killed_actor_costs_no_row(images: Path, model_storage: str, reference: pa.Table, tmp_path: Path) -> None:
@@ -64,6 +70,7 @@ def test_a_killed_actor_costs_no_row(images: Path, model_storage: str, reference
     with started(*words(images, output, model_storage, "--workers", "2")) as command:
         wait_for_records(output, command, seed=1)
         command.workers("MapWorker")[0].send_signal(signal.SIGKILL)
+        assert len(finished(output)) <= NUM_UNITS - SEVERAL
         result = command.result()
     assert result["items"] == NUM_IMAGES
     assert read(output).equals(reference)
@@ -76,13 +83,13 @@ def test_a_killed_driver_is_finished_by_resume_without_doing_finished_work_again
     with started(*words(images, output, model_storage, "--workers", "2")) as command:
         wait_for_records(output, command, seed=2)
         command.kill()
-    done = {path.name: path.stat().st_mtime_ns for path in (output / "_records").glob("*.json")}
-    assert 2 <= len(done) < NUM_UNITS
+    done = finished(output)
+    assert 2 <= len(done) <= NUM_UNITS - SEVERAL
     assert not (output / "_SUCCESS.json").exists()
     with started(*words(images, output, model_storage, "--workers", "2", "--resume")) as command:
         result = command.result()
     assert result["resumed_units"] == len(done)
-    assert {name: (output / "_records" / name).stat().st_mtime_ns for name in done} == done
+    assert done.items() <= finished(output).items()
     assert read(output).equals(reference)
 
 
@@ -96,8 +103,12 @@ def test_ctrl_c_leaves_a_job_that_can_be_resumed(
         code, _, stderr = command.finish()
     assert code == 1
     assert stderr.splitlines()[-1].startswith("error: interrupted; finish with: mnist score")
+    done = finished(output)
+    assert 2 <= len(done) < NUM_UNITS
     with started(*words(images, output, model_storage, "--resume")) as command:
-        command.result()
+        result = command.result()
+    assert result["resumed_units"] >= len(done)  # an actor may have ended after the driver
+    assert done.items() <= finished(output).items()
     assert read(output).equals(reference)
 
 
@@ -109,7 +120,9 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     subprocess.run(ray_command, check=True, capture_output=True)
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    # A node is dead after five checks in a row that nobody answers; the default is one in three seconds.
+    checks = {"health_check_period_ms": 500}
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": checks})
     yield nodes
     nodes.shutdown()
 
@@ -123,6 +136,7 @@ def test_a_killed_node_costs_no_row(
     with started(*words(images, output, model_storage, "--workers", "2"), env=env) as command:
         wait_for_records(output, command, seed=4)
         two_nodes.remove_node(node, allow_graceful=False)
+        assert len(finished(output)) <= NUM_UNITS - SEVERAL
         result = command.result()
     assert result["items"] == NUM_IMAGES
     assert read(output).equals(reference)
