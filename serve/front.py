@@ -57,7 +57,8 @@ def front_environment(config: ServeConfig, folder: Path, ports: Sequence[int]) -
         "RAY_SERVE_HAPROXY_TCP_NODELAY": "1",
         # Else HAProxy writes a line a request, which Python reads; the replicas count by themselves.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # A prediction changes nothing, so it may be repeated, also where half a head had come when the replica died.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
         "RAY_SERVE_HAPROXY_RETRIES": "5",
         # A dead replica has the fewest connections, so that retries would go to it again: one error takes it out.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
