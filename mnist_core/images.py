@@ -26,6 +26,7 @@ from PIL import (
 )
 from PIL import ImageFile as PillowFile
 
+from mnist_core.colours import find_tones
 from mnist_core.errors import (
     ImageBlankError,
     ImageBrokenError,
@@ -35,7 +36,7 @@ from mnist_core.errors import (
     ImageTooManyPixelsError,
 )
 from mnist_core.image_files import ImageFile, read_image_file
-from mnist_core.ink import draw_digit, find_tones
+from mnist_core.ink import draw_digit
 from mnist_core.splits import IMAGE_SIZE
 
 _DECODERS: Final[dict[str, Callable[[io.BytesIO], PillowFile.ImageFile]]] = {
@@ -54,6 +55,8 @@ _MOST_ELONGATED: Final = 100
 _BAND_PIXELS: Final = 4_000_000
 _FULL_SCALES: Final = (1, 255, 1023, 4095, 16383, 65535, 2**31 - 1)
 """Brightest values of 1, 8, 10, 12, 14, 16 and 31 bits: pixels of more than 8 bits are often not used in full."""
+_LARGEST_UNIT: Final = 16.0
+"""Range of floats up to which it is the scale: they are from 0 to 1 or -1 to 1, or a little beyond by resampling."""
 _FAINTEST: Final = 32
 """Least difference between ink and paper in 28x28 pixels; in MNIST it is 254."""
 
@@ -279,7 +282,9 @@ def _wide_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     if not np.isfinite([lowest, highest]).all():
         raise ImageBrokenError("found pixels that are no numbers, expected finite ones")
     lowest = min(lowest, 0.0)
-    scale = 255 / next((full for full in _FULL_SCALES if highest - lowest <= full), highest - lowest)
+    span = highest - lowest
+    of_units = image.mode == "F" and 0 < span <= _LARGEST_UNIT
+    scale = 255 / (span if of_units else next((full for full in _FULL_SCALES if span <= full), span))
 
     def convert(band: Image.Image) -> Image.Image:
         return Image.fromarray(np.rint((np.asarray(band, np.float32) - lowest) * scale).astype(np.uint8))

@@ -1,7 +1,8 @@
 """From the pixels of any image to one digit as MNIST has them: which tone is ink, and where the digit is.
 
-Files are read in ``mnist_core.images``; the digit is framed in ``mnist_core.framing``. Several digits are told apart in
-``mnist_core.cutting``.
+Files are read in ``mnist_core.images``, and brought to one channel in ``mnist_core.colours``. The paper is estimated in
+``mnist_core.paper``, and a sheet that does not fill the image is found in ``mnist_core.sheets``. The digit is framed in
+``mnist_core.framing``; several are told apart in ``mnist_core.cutting``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from PIL import Image
 
 from mnist_core.errors import ImageBlankError
 from mnist_core.framing import BLANK, frame_ink
-from mnist_core.paper import Floats, estimate_paper, fit_surface, shrink
+from mnist_core.paper import Floats, Paper, estimate_papers
+from mnist_core.sheets import cut_sheet
 
 _DARKEST: Final = 64.0
 """Tones that dark paper is at least thought to have, so that noise in a deep shadow does not become ink."""
@@ -31,7 +33,7 @@ _SOFT: Final = (0.1, 0.9)
 """Where black and white are put, so that the blurred edge of a stroke gets back the width it has in MNIST."""
 _FULL_FRACTION: Final = 0.7
 _BLUR_FRACTION: Final = 0.02
-"""Width of an outline, to the image's longer side: the edge of a shadow has more."""
+"""Width of an outline, to the image's longer side, but a pixel at least: the edge of a shadow has more."""
 _EDGE_SHARE: Final = 0.4
 """Share of an outline that may be on the image's edge: shadows and tables have more."""
 _CELLS: Final = 96
@@ -40,61 +42,6 @@ _PIECE_FRACTION: Final = 0.06
 """Ink of a piece that belongs to the digit, such as the bar of a five, to that of the largest. Specks have less."""
 _SMALLEST_FRACTION: Final = 0.05
 """Least length of a stroke a pixel wide that is a digit, to the image's longer side."""
-
-
-def find_tones(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Reduce an image to the one channel in which ink and paper differ most.
-
-    Args:
-        image: Mode L, RGB or RGBA. A grey image keeps its values. In a transparent image the ink is what is not
-            transparent, whatever its colour, unless that is a picture of its own: a sheet with ink on it.
-
-    Returns:
-        uint8 (height, width).
-
-    Raises:
-        ImageBlankError: All is transparent.
-    """
-    if image.mode == "RGBA":
-        alpha = np.asarray(image.getchannel("A"))
-        if alpha.min() < 255:
-            sheet = _find_sheet(image, alpha)
-            if sheet is None:
-                return alpha
-            image = sheet
-        image = image.convert("RGB")
-    if image.mode == "RGB":
-        red, green, blue = (np.asarray(channel) for channel in image.split())
-        if np.array_equal(red, green) and np.array_equal(green, blue):
-            return red
-        image = image.convert("L", _ink_colour(image))
-    return np.asarray(image)
-
-
-def _find_sheet(image: Image.Image, alpha: npt.NDArray[np.uint8]) -> Image.Image | None:
-    """Put a sheet with ink, cut out on transparent ground, on ground of its own colour; None if there is only ink."""
-    visible = alpha > 127
-    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
-    if not rows.size:
-        raise ImageBlankError("expected a digit, found an image that is all transparent")
-    colours = np.asarray(image)[visible][:, :3]
-    box_area = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-    darkest, brightest = np.percentile(colours, [0.3, 99.7], axis=0)
-    if len(colours) < 0.65 * box_area or (brightest - darkest).max() < 64:
-        return None
-    ground = Image.new("RGBA", image.size, (*(int(tone) for tone in np.median(colours, axis=0)), 255))
-    return Image.alpha_composite(ground, image)
-
-
-def _ink_colour(image: Image.Image) -> tuple[float, float, float, float]:
-    """Find the direction in RGB from paper to ink: a row of Pillow's conversion matrix, with results from 0 to 255."""
-    small = shrink(image)
-    difference = (small - fit_surface(small)).reshape(3, -1).astype(np.float64)
-    weighted = difference * np.linalg.norm(difference, axis=0)  # ink counts, noise does not
-    direction = np.linalg.eigh(weighted @ difference.T)[1][:, -1]
-    direction *= (1 if direction.sum() >= 0 else -1) / np.abs(direction).sum()
-    red, green, blue = direction.tolist()
-    return red, green, blue, 255 * float(-direction[direction < 0].sum())
 
 
 def draw_digit(tones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -139,6 +86,14 @@ class Ink:
         """Where ink has all of its contrast: bool (height, width)."""
         return self.contrast > _FULL_FRACTION * self.strength
 
+    def put(self, height: int, width: int, top: int, left: int) -> Ink:
+        """Put it on a larger image, where there is no other ink."""
+        below, right = height - top - self.inked.shape[0], width - left - self.inked.shape[1]
+        contrast, inked, certain = (
+            np.pad(each, ((top, below), (left, right))) for each in (self.contrast, self.inked, self.certain)
+        )
+        return Ink(contrast, inked, self.strength, certain)
+
     def shade(self, inked: npt.NDArray[np.bool_], near: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
         """Shades from paper to ink, 0 to 1.
 
@@ -163,19 +118,45 @@ def find_ink(tones: npt.NDArray[np.uint8], coarsest: int) -> Ink:
     Raises:
         ImageBlankError: There is no ink.
     """
-    ink_is_dark, paper, low = estimate_paper(tones)
-    difference, least = (paper - tones, low - tones) if ink_is_dark else (tones - paper, tones - low)
-    noise = _measure_noise(difference)
-    if noise > _NOISY and max(tones.shape) > coarsest:
-        return find_ink(np.asarray(Image.fromarray(tones).reduce(2)), coarsest)
+    for paper in estimate_papers(tones):
+        difference = paper.tones - tones if paper.ink_is_dark else tones - paper.tones
+        noise = _measure_noise(difference)
+        if noise > _NOISY and max(tones.shape) > coarsest:
+            return find_ink(np.asarray(Image.fromarray(tones).reduce(2)), coarsest)
+        ink = _tell_ink(tones, paper, difference, noise)
+        if ink is not None:
+            return _look_on_sheet(tones, ink, coarsest)
+    raise ImageBlankError(BLANK)
+
+
+def _tell_ink(tones: npt.NDArray[np.uint8], paper: Paper, difference: Floats, noise: float) -> Ink | None:
+    """Tell ink from paper, and from its noise; None if there is none."""
+    least = paper.nearest - tones if paper.ink_is_dark else tones - paper.nearest
     # In a shadow paper and ink are darker in proportion: 0 is paper, 255 black on white.
-    contrast = difference * (255 / np.maximum(paper if ink_is_dark else 255 - paper, _DARKEST))
+    contrast = difference * (255 / np.maximum(paper.tones if paper.ink_is_dark else 255 - paper.tones, _DARKEST))
     visible = (least > max(_NOISES * noise, _FAINT / 2)) & (contrast > _FAINT)
     certain = contrast[visible].astype(np.float64)
     if not certain.size:
-        raise ImageBlankError(BLANK)
+        return None
     strength: np.float64 = (certain**3).sum() / (certain**2).sum()
     return Ink(contrast, visible & (contrast > _INK_FRACTION * strength), strength, difference > 1.5 * noise)
+
+
+def _look_on_sheet(tones: npt.NDArray[np.uint8], ink: Ink, coarsest: int) -> Ink:
+    """If what was taken for ink is a sheet of paper, take the ink on it; a solid digit has none but specks."""
+    found = cut_sheet(tones, ink.inked)
+    if found is None:
+        return ink
+    sheet, top, left = found
+    try:
+        on_sheet = find_ink(sheet, coarsest)
+    except ImageBlankError:
+        return ink
+    if not _select_pieces(on_sheet.inked, on_sheet.full).any():
+        return ink
+    factor = round(max(sheet.shape) / max(on_sheet.inked.shape))
+    height, width = (-(-side // factor) for side in tones.shape)
+    return on_sheet.put(height, width, top // factor, left // factor)
 
 
 def _measure_noise(difference: Floats) -> float:
@@ -252,7 +233,7 @@ def are_shadows(
         bool (N,).
     """
     outlines = np.maximum(outlines, 1)
-    return np.asarray((edges > _EDGE_SHARE * outlines) | (blurred / outlines > _BLUR_FRACTION * longest))
+    return np.asarray((edges > _EDGE_SHARE * outlines) | (blurred / outlines > max(1.0, _BLUR_FRACTION * longest)))
 
 
 def _label(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
