@@ -59,18 +59,23 @@ def render(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def tell_downloads(console: Console) -> datasets.Progress:
+    """Say what is downloaded, in one line a file."""
+
+    def say(url: str, received_bytes: int, expected_bytes: int | None) -> None:
+        if received_bytes == 0:
+            size = "unknown size" if expected_bytes is None else decimal(expected_bytes)
+            console.print(f"fetching {url} ({size})", markup=False, highlight=False, soft_wrap=True)
+
+    return say
+
+
 @contextmanager
 def download_progress() -> Iterator[datasets.Progress]:
     """Show downloads on stderr: a bar on a terminal, else one line a file."""
     console = Console(stderr=True)
     if not console.is_terminal:
-
-        def say(url: str, received_bytes: int, expected_bytes: int | None) -> None:
-            if received_bytes == 0:
-                size = "unknown size" if expected_bytes is None else decimal(expected_bytes)
-                console.print(f"fetching {url} ({size})", markup=False, highlight=False, soft_wrap=True)
-
-        yield say
+        yield tell_downloads(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bars:

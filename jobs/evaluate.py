@@ -148,7 +148,7 @@ def _evaluate_on_ray(model: Mapping[str, bytes], data: Split, config: EvaluateCo
         if not can_reserve(ray, [{"CPU": threads}]):
             free = ray.available_resources().get("CPU", 0)
             raise ResourcesError(
-                f"asked for a task of {threads} CPUs; of the cluster's {free:g} are free: "
+                f"asked for a task of {threads} CPUs; the cluster has {free:g} that are free: "
                 "wait until others are done, or leave --workers out to evaluate here"
             )
         started = time.perf_counter()

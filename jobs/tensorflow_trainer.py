@@ -74,6 +74,7 @@ class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
     ) -> None:
         self._alone = alone
         self._controller: Any = None
+        self._stopped = False
         # Not super().__init__: TensorflowTrainer's imports TensorFlow, and adds nothing but its backend.
         DataParallelTrainer.__init__(
             self,
@@ -102,11 +103,14 @@ class KerasTrainer(TensorflowTrainer):  # type: ignore[misc]
         environment = {"runtime_env": {"env_vars": variables}} if variables else {}
         kind = ControllerWithoutPreemption if self._alone else TrainController
         self._controller = ray.remote(num_cpus=0, label_selector=here, **environment)(kind).remote(**settings)
+        if self._stopped:  # while this was under way
+            self.stop()
         ray.get(self._controller.run.remote())
         return ray.get(self._controller.get_result.remote())
 
     def stop(self) -> None:
         """End the workers, wherever ``fit`` is: for a Ray that goes on when this process is done with it."""
+        self._stopped = True
         if self._controller is not None:
             with suppress(ray.exceptions.RayError):  # it ends while it answers, or has ended before
                 ray.get(self._controller.abort.remote(), timeout=STOP_S)

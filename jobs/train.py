@@ -19,13 +19,14 @@ from concurrent.futures import Future
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rich.console import Console
+
 from jobs.cluster import WorkerShape, find_places, ray_session
-from jobs.data import download_progress
+from jobs.data import tell_downloads
 from jobs.watch import Watcher
 from mnist_core.artifact import load_artifact
 from mnist_core.cluster_address import choose_address
 from mnist_core.config import TrainConfig
-from mnist_core.datasets import Split
 from mnist_core.errors import MnistError, RunInterruptedError, TrainingFailedError
 from mnist_core.runs import Run, refuse_unfinished
 from mnist_core.storage import open_storage
@@ -64,7 +65,8 @@ def run(config: TrainConfig) -> dict[str, Any]:
     this_run = Run(open_storage(config.storage), config.run or _new_name(config))
     finished = this_run.result()
     choose_address()  # before a thread imports Ray
-    loading = _in_background(lambda: _load(config))  # both while Ray starts
+    # Both while Ray starts. A download is told in lines: a thread that is left alone would leave its bar behind.
+    loading = _in_background(lambda: load_training_data(config, tell_downloads(Console(stderr=True))))
     _in_background(lambda: importlib.import_module("jobs.train_worker"))
     if finished is not None or this_run.exists():
         this_run.claim(_identity(config, loading.result()[1]))  # refuses another configuration, before Ray starts
@@ -156,11 +158,6 @@ def _identity(config: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
     return {**config.identity(), "dataset": facts["sha256"]}
 
 
-def _load(config: TrainConfig) -> tuple[dict[str, Split], dict[str, Any]]:
-    with download_progress() as progress:
-        return load_training_data(config, progress)
-
-
 def _in_background(work: Callable[[], Value]) -> Future[Value]:
     """Do it in a thread that nobody waits for at the end: the main thread watches, and goes when it hears Ctrl-C."""
     done: Future[Value] = Future()
@@ -234,10 +231,11 @@ def _explain(err: Exception, this_run: Run) -> Exception:
             return cause
     if any(_is_bug(cause) for cause in causes.values()):
         return err
-    reason = f"training on Ray failed: {_one_line(err)}"
-    for rank, cause in causes.items():
+    if causes:
+        rank, cause = next(iter(causes.items()))
         reason = f"the workers failed more often than --max-failures allows, last worker {rank}: {_one_line(cause)}"
-        break
+    else:
+        reason = f"training on Ray failed: {_one_line(err)}"
     return TrainingFailedError(f"{reason}; the checkpoints stay: go on with --run {this_run.name}")
 
 

@@ -47,7 +47,8 @@ def train_worker(payload: dict[str, Any]) -> None:
     board = StatusBoard(run, share.world_size, payload["marks"]) if share.rank == 0 else None
     if board:
         board.mark("worker", entered)
-    keep_to_own_cores(context.get_local_rank(), context.get_local_world_size(), payload["threads"])
+    if not config.gpu:  # else it is not the cores that all wait for
+        keep_to_own_cores(context.get_local_rank(), context.get_local_world_size(), payload["threads"])
     trainer = connect(config, share, payload["threads"])
     if board:
         board.mark("tensorflow", time.time())

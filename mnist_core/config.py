@@ -233,7 +233,7 @@ class ScoreConfig(PredictorFields, SubmitFields):
     def _check_paths(cls, value: list[str]) -> list[str]:
         if len(value) < 2:
             raise ValueError("INPUT... OUTPUT: one input at least, and the new folder for the output")
-        for each in value:
+        for each in value[:-1]:  # what cannot be used is refused now
             if each.startswith("~"):
                 expand_home(Path(each))
         absolute_storage(value[-1])

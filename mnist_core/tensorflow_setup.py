@@ -61,7 +61,7 @@ def keep_to_own_cores(local_rank: int, local_workers: int, threads: int) -> None
     """Keep the calling thread, and those it starts from here on, to this worker's share of the machine's cores.
 
     Only where the workers take all cores of the machine together: there is nothing to evade to then, and a worker that
-    is moved onto another's core makes all wait, each step. On two cores, two workers so take 0.85 x the time. Where
+    is moved onto another's core makes all wait, each step. On two cores, two workers so take 0.86 x the time. Where
     cores are left over, others may be at work on any of them, and Linux knows better.
 
     Args:

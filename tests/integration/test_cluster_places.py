@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +63,22 @@ def test_too_few_cpus_is_said_at_once() -> None:
     with pytest.raises(ResourcesError, match="asked for 2 workers of 1000 CPUs and 0 GPUs each; the nodes have 1 CPUs"):
         find_places(ray, config(workers=2, cpus_per_worker=1000))
     assert time.monotonic() - start < 2
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_training_that_is_stopped_while_it_starts_trains_nothing(tmp_path: Path) -> None:
+    from ray.exceptions import RayError
+    from ray.train import RunConfig, ScalingConfig
+
+    from jobs.tensorflow_trainer import KerasTrainer
+
+    scaling, run = ScalingConfig(num_workers=1), RunConfig(name="stopped", storage_path=str(tmp_path))
+    trained = tmp_path / "trained"
+    trainer = KerasTrainer(lambda _: trained.touch(), {}, scaling=scaling, run=run, environment={}, alone=False)
+    trainer.stop()
+    with pytest.raises(RayError):
+        trainer.fit()
+    assert not trained.exists()
 
 
 def test_room_is_found_missed_while_it_is_taken_and_waited_for(two_nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:

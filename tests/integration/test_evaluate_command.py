@@ -225,7 +225,7 @@ def test_a_cluster_that_is_taken_is_not_waited_for_without_end(configure, monkey
     taken = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
     assert taken.wait(30)
     try:
-        with pytest.raises(ResourcesError, match=r"a task of 1 CPUs; of the cluster's 0 are free"):
+        with pytest.raises(ResourcesError, match="a task of 1 CPUs; the cluster has 0 that are free"):
             evaluate.run(configure(workers=2))
     finally:
         ray.util.remove_placement_group(taken)
